@@ -1,0 +1,233 @@
+//! The real host.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+
+use crate::process::{Command, Feed, OUTPUT_LIMIT, Output, ProcessError, Processes, last_lines};
+
+/// Where programs are looked for.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long a command that stopped reading has until it is asked how it ended.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// How long output that a command's own children keep open is waited for after the command has ended.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// The machine that this program runs on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Linux;
+
+impl Processes for Linux {
+    fn run_fed(&self, command: &Command, feed: &mut Feed<'_>) -> Result<Output, ProcessError> {
+        let program = command.program().to_owned();
+        let start = |source| ProcessError::Start { program: program.clone(), source };
+        let mut child = spawn(command).map_err(start)?;
+        let pid = Pid::from_child(&child);
+        let handle = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(handle) => handle,
+            Err(errno) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(start(errno.into()));
+            }
+        };
+        let stdout = child.stdout.take().map(|pipe| reader(pipe, Keep::Start));
+        let stderr = child.stderr.take().map(|pipe| reader(pipe, Keep::End));
+        let (fed, timed_out) = std::thread::scope(|scope| {
+            let watchdog = scope.spawn(|| watch(&handle, pid, command.timeout));
+            let fed = match child.stdin.take() {
+                Some(stdin) => fed(stdin, &handle, feed),
+                None => Ok(()),
+            };
+            if fed.is_err() {
+                kill(&handle, pid);
+            }
+            (fed, watchdog.join().unwrap_or(true))
+        });
+        let status = child.wait().map_err(|source| ProcessError::Wait { program: program.clone(), source })?;
+        let (stdout, stdout_size) = collect(stdout, pid);
+        let (stderr, _) = collect(stderr, pid);
+        if let Err(source) = fed {
+            return Err(ProcessError::Input { program, source });
+        }
+        if timed_out {
+            return Err(ProcessError::Timeout { program, timeout: command.timeout, stderr: last_lines(&stderr) });
+        }
+        if !status.success() {
+            let (status, code) = (describe(status), status.code());
+            return Err(ProcessError::Exit { program, status, code, stderr: last_lines(&stderr) });
+        }
+        if stdout_size > OUTPUT_LIMIT {
+            return Err(ProcessError::TooMuchOutput { program });
+        }
+        Ok(Output { stdout, stderr })
+    }
+}
+
+/// Starts the child as the leader of its own process group, so that a kill reaches its children too.
+fn spawn(command: &Command) -> io::Result<Child> {
+    std::process::Command::new(&command.argv[0])
+        .args(&command.argv[1..])
+        .env_clear()
+        .env("PATH", PATH)
+        .env("LC_ALL", "C")
+        .envs(command.environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+}
+
+/// Waits for the child to end, kills it when its time is over, and says whether that was so. The child stays a
+/// zombie, so its id cannot be reused meanwhile.
+fn watch(handle: &OwnedFd, pid: Pid, timeout: Duration) -> bool {
+    if ended_within(handle, Some(timeout)) {
+        return false;
+    }
+    kill(handle, pid);
+    ended_within(handle, None);
+    true
+}
+
+/// Whether the child ends before the time is over; without a time, waits for its end.
+fn ended_within(handle: &OwnedFd, timeout: Option<Duration>) -> bool {
+    let timeout = timeout.map(|timeout| Timespec {
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    loop {
+        match poll(&mut [PollFd::new(handle, PollFlags::IN)], timeout.as_ref()) {
+            Ok(ready) => return ready > 0,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+fn kill(handle: &OwnedFd, pid: Pid) {
+    // Both fail only when there is nothing left to kill.
+    let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+    let _ = rustix::process::pidfd_send_signal(handle, Signal::KILL);
+}
+
+/// Feeds the child. That it ended before its input did is no failure here: its exit status tells more.
+fn fed(stdin: ChildStdin, handle: &OwnedFd, feed: &mut Feed<'_>) -> io::Result<()> {
+    let mut input = Input { stdin, handle, closed: false, failed: false };
+    let fed = feed(&mut input);
+    if input.failed { Ok(()) } else { fed }
+}
+
+/// Standard input of a child that may stop reading before its end, as tar does after the last entry.
+struct Input<'a> {
+    stdin: ChildStdin,
+    handle: &'a OwnedFd,
+    /// It ended well without reading everything.
+    closed: bool,
+    /// It ended badly without reading everything.
+    failed: bool,
+}
+
+impl Write for Input<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.closed {
+            return Ok(bytes.len());
+        }
+        match self.stdin.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => match exit_status(self.handle) {
+                Some(0) => {
+                    self.closed = true;
+                    Ok(bytes.len())
+                }
+                status => {
+                    self.failed = status.is_some();
+                    Err(error)
+                }
+            },
+            other => other,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How a child that has ended, or ends soon, ended: 128 for a signal. It is not reaped.
+fn exit_status(handle: &OwnedFd) -> Option<i32> {
+    if !ended_within(handle, Some(LINGER)) {
+        return None;
+    }
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let status = rustix::process::waitid(WaitId::PidFd(handle.as_fd()), options).ok().flatten()?;
+    Some(status.exit_status().unwrap_or(128))
+}
+
+/// Which part of an output is kept when it is too long.
+#[derive(Clone, Copy)]
+enum Keep {
+    Start,
+    End,
+}
+
+/// A thread that reads a pipe, and where its result arrives.
+type Reader = (JoinHandle<()>, std::sync::mpsc::Receiver<(Vec<u8>, usize)>);
+
+/// Reads a pipe to its end on a thread of its own. Sends what is kept and how much there was.
+fn reader(mut pipe: impl Read + Send + 'static, keep: Keep) -> Reader {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let (mut kept, mut size) = (Vec::new(), 0);
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match pipe.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    size += count;
+                    kept.extend_from_slice(&buffer[..count]);
+                    match keep {
+                        Keep::Start => kept.truncate(OUTPUT_LIMIT),
+                        Keep::End => drop(kept.drain(..kept.len().saturating_sub(OUTPUT_LIMIT))),
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        // The receiver is gone only when nobody waits for the output any more.
+        let _ = sender.send((kept, size));
+    });
+    (thread, receiver)
+}
+
+/// What a reader thread has read. A child's own child can keep the pipe open; such stragglers are killed.
+fn collect(reader: Option<Reader>, pid: Pid) -> (Vec<u8>, usize) {
+    let Some((thread, receiver)) = reader else { return Default::default() };
+    let output = receiver.recv_timeout(DRAIN).or_else(|_| {
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        receiver.recv_timeout(DRAIN)
+    });
+    match output {
+        Ok(output) => {
+            let _ = thread.join();
+            output
+        }
+        Err(_) => Default::default(),
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "an unknown status".to_owned(),
+    }
+}

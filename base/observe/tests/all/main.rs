@@ -1,0 +1,5 @@
+//! The log lines and the scrape as their readers see them.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod logging;
+mod scrape;

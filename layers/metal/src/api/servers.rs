@@ -1,0 +1,182 @@
+//! `/api/v1/servers`.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use cairn_core::ErrorKind;
+use recipe::network::Network;
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::Url;
+use web::{Detail, Json, Problem, Query};
+
+use super::view::{ServerList, ServerView};
+use super::{Shared, not_found};
+use crate::errors;
+use crate::model::{BmcSpec, BmcTls, Overrides, Serial, Server, ServerSpec};
+
+/// Purpose under which BMC passwords are sealed; the serial number follows it, so that a sealed password is of use in
+/// one record only.
+pub(crate) const PASSWORD_PURPOSE: &str = "metal bmc password ";
+
+/// Body of `PUT`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PutServer {
+    bmc: PutBmc,
+    vendor: Option<String>,
+    network: Option<Network>,
+    #[serde(default)]
+    overrides: Overrides,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PutBmc {
+    address: String,
+    username: String,
+    /// May be left out when the server is known: the stored one stays.
+    password: Option<SecretString>,
+    #[serde(default)]
+    tls: BmcTls,
+    system: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+/// Entries on a page when nothing is said, and at most.
+pub(super) const PAGE: (u32, u32) = (100, 1000);
+
+pub(super) async fn put(
+    State(metal): Shared,
+    Path(serial): Path<String>,
+    Json(body): Json<PutServer>,
+) -> Result<(StatusCode, Json<ServerView>), Problem> {
+    let serial = serial_of(&serial)?;
+    let known = metal.store.server(&serial).await?;
+    let mut faults = Vec::new();
+    if let Err(message) = bmc_url(&body.bmc.address) {
+        faults.push(Detail::at("/bmc/address", "pattern", message));
+    }
+    if body.bmc.username.is_empty() {
+        faults.push(Detail::at("/bmc/username", "required", "a user name is needed"));
+    }
+    if let Some(network) = &body.network {
+        let at = |violation: recipe::Violation| {
+            Detail::at(&format!("/network{}", violation.path), violation.code, violation.message)
+        };
+        faults.extend(network.violations().into_iter().map(at));
+    }
+    if let BmcTls::Pin { sha256 } = &body.bmc.tls
+        && crate::adapters::tls::parse_pin(sha256).is_none()
+    {
+        faults.push(Detail::at("/bmc/tls/sha256", "pattern", "64 hex digits were expected"));
+    }
+    let sealed_password = match (&body.bmc.password, &known) {
+        (Some(password), _) => metal.key.seal(&format!("{PASSWORD_PURPOSE}{serial}"), password),
+        (None, Some(known)) => known.sealed_password.clone(),
+        (None, None) => {
+            faults.push(Detail::at("/bmc/password", "required", "a new server needs the password of its BMC account"));
+            String::new()
+        }
+    };
+    if !faults.is_empty() {
+        let detail = format!("the record of server {serial} has {} fault(s)", faults.len());
+        return Err(Problem::new(ErrorKind::Invalid, errors::VALIDATION, detail).detail_list(faults));
+    }
+    let now = metal.clock.now();
+    let server = Server {
+        spec: ServerSpec {
+            bmc: BmcSpec {
+                address: body.bmc.address,
+                username: body.bmc.username,
+                tls: body.bmc.tls,
+                system: body.bmc.system,
+            },
+            vendor: body.vendor,
+            network: body.network,
+            overrides: body.overrides,
+        },
+        serial: serial.clone(),
+        sealed_password,
+        labels: body.labels,
+        generation: 0,
+        detected_vendor: None,
+        last_seen: None,
+        power: None,
+        created_at: now,
+        updated_at: now,
+    };
+    metal.store.put_server(&server).await?;
+    let stored = metal.store.server(&serial).await?.ok_or_else(|| not_found("server", &serial))?;
+    let status = if known.is_some() { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Json(stored.into())))
+}
+
+pub(super) async fn show(State(metal): Shared, Path(serial): Path<String>) -> Result<Json<ServerView>, Problem> {
+    let serial = serial_of(&serial)?;
+    let server = metal.store.server(&serial).await?.ok_or_else(|| not_found("server", &serial))?;
+    Ok(Json(server.into()))
+}
+
+pub(super) async fn list(State(metal): Shared, Query(page): Query<Page>) -> Result<Json<ServerList>, Problem> {
+    let limit = page.limit.unwrap_or(PAGE.0).clamp(1, PAGE.1);
+    let mut servers = metal.store.servers(page.cursor.as_deref(), limit + 1).await?;
+    let more = servers.len() > limit as usize;
+    servers.truncate(limit as usize);
+    let next_cursor = servers.last().filter(|_| more).map(|server| server.serial.to_string());
+    Ok(Json(ServerList { servers: servers.into_iter().map(ServerView::from).collect(), next_cursor }))
+}
+
+pub(super) async fn remove(State(metal): Shared, Path(serial): Path<String>) -> Result<StatusCode, Problem> {
+    let serial = serial_of(&serial)?;
+    if metal.store.server(&serial).await?.is_none() {
+        return Err(not_found("server", &serial));
+    }
+    if metal.store.remove_server(&serial).await? {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let detail = format!("server {serial} has a job that is not complete");
+    Err(Problem::new(ErrorKind::Conflict, errors::ACTIVE_JOB, detail).hint("cancel it first: cairn metal job cancel"))
+}
+
+/// The URL of a BMC. A bare host means https.
+pub(crate) fn bmc_url(address: &str) -> Result<Url, String> {
+    let text = if address.contains("://") { address.to_owned() } else { format!("https://{address}") };
+    let url = Url::parse(&text).map_err(|problem| format!("{address:?} is no address: {problem}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(format!("{address:?} is no address: https://host[:port] was expected"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("credentials do not belong into the address".to_owned());
+    }
+    Ok(url)
+}
+
+fn serial_of(text: &str) -> Result<Serial, Problem> {
+    text.parse().map_err(|problem: crate::model::InvalidSerial| {
+        Problem::new(ErrorKind::Invalid, web::codes::INVALID_REQUEST, problem.to_string())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_bmcs() {
+        assert_eq!(bmc_url("10.0.0.7").unwrap().as_str(), "https://10.0.0.7/");
+        assert_eq!(bmc_url("http://[::1]:8000").unwrap().as_str(), "http://[::1]:8000/");
+        for bad in ["", "https://", "ftp://x", "https://root:calvin@10.0.0.7", "a b"] {
+            assert!(bmc_url(bad).is_err(), "{bad}");
+        }
+    }
+}

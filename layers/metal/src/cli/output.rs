@@ -1,0 +1,53 @@
+//! What commands print: tables for people, JSON for programs.
+
+use std::io::{IsTerminal, Write};
+
+/// Where a command's result goes. Progress and warnings go to standard error.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// JSON instead of tables.
+    pub json: bool,
+}
+
+impl Output {
+    /// A line of the result. A reader that went away (`| head`) is no error.
+    pub fn line(&self, text: impl std::fmt::Display) {
+        let _ = writeln!(std::io::stdout().lock(), "{text}");
+    }
+
+    /// A line beside the result.
+    pub fn note(&self, text: impl std::fmt::Display) {
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+
+    /// The result as JSON.
+    pub fn json<T: serde::Serialize>(&self, value: &T) {
+        self.line(serde_json::to_string_pretty(value).unwrap_or_default());
+    }
+
+    /// Whether somebody watches standard error.
+    pub fn is_watched(&self) -> bool {
+        std::io::stderr().is_terminal()
+    }
+
+    /// Rows under a head, in columns as wide as they need to be.
+    pub fn table<const N: usize>(&self, head: [&str; N], rows: &[[String; N]]) {
+        let mut widths = head.map(str::len);
+        for row in rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let line = |cells: [&str; N]| {
+            let mut text = String::new();
+            for (cell, width) in cells.iter().zip(widths) {
+                text.push_str(&format!("{cell:<width$}  "));
+            }
+            text.trim_end().to_owned()
+        };
+        self.line(line(head));
+        for row in rows {
+            self.line(line(row.each_ref().map(String::as_str)));
+        }
+    }
+}

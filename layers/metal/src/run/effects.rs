@@ -1,0 +1,292 @@
+//! What the effects of [`crate::plan`] do.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use recipe::callback::{Artifact, Callback, PullCredentials};
+use redfish::PowerState;
+use url::Url;
+
+use crate::adapters::bmc::{Connection, Media, chain, power_word};
+use crate::api::job_user;
+use crate::context::Metal;
+use crate::errors;
+use crate::media::{Medium, signed_path};
+use crate::metrics::Metrics;
+use crate::model::{Failure, Job, Level, Server};
+use crate::plan::{Effect, Seen};
+use crate::store::Error;
+use crate::task_iso::{self, Contents};
+use crate::tokens::Purpose;
+
+/// What a job's task holds on to between effects; all of it can be had again.
+#[derive(Default)]
+pub(super) struct Bench {
+    connection: Option<Connection>,
+    power: Option<(bool, Instant)>,
+}
+
+impl Bench {
+    /// Logs out.
+    pub(super) async fn close(self) {
+        if let Some(connection) = self.connection {
+            connection.close().await;
+        }
+    }
+}
+
+/// Why an effect did not come about: the database, which ends the worker, or the world, which the plan judges.
+enum Trouble {
+    Store(Error),
+    World(Failure),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::World(failure)
+    }
+}
+
+/// Carries an effect out and says what was seen.
+pub(super) async fn carry_out(metal: &Arc<Metal>, job: &Job, effect: Effect, bench: &mut Bench) -> Result<Seen, Error> {
+    match attempt(metal, job, effect, bench).await {
+        Ok(seen) => Ok(seen),
+        Err(Trouble::Store(error)) => Err(error),
+        Err(Trouble::World(failure)) => {
+            // A connection that failed is not trusted again.
+            if let Some(connection) = bench.connection.take() {
+                connection.close().await;
+            }
+            Ok(Seen::Failed(failure))
+        }
+    }
+}
+
+async fn attempt(metal: &Arc<Metal>, job: &Job, effect: Effect, bench: &mut Bench) -> Result<Seen, Trouble> {
+    let server = server(metal, job).await?;
+    if effect == Effect::BuildMedia {
+        build_media(metal, job, &server).await?;
+        return Ok(Seen::Done(effect));
+    }
+    if bench.connection.is_none() {
+        bench.connection = Some(connect(metal, job, &server).await?);
+    }
+    let Some(bmc) = &bench.connection else { return Ok(Seen::Nothing) };
+    match effect {
+        Effect::BuildMedia => {}
+        Effect::Discover => discover(metal, job, bmc).await?,
+        Effect::Mount => mount(metal, job, &server, bmc).await?,
+        Effect::SetBootOverride => {
+            let warnings = bmc.boot_from_cd().await?;
+            let told = if warnings.is_empty() { String::new() } else { format!(" ({})", warnings.join(", ")) };
+            note(metal, job, &format!("boot override set{told}"), "redfish.boot-override").await?;
+        }
+        Effect::SwitchOff => {
+            metal.store.touch_power(job.id).await?;
+            bmc.switch_off(true).await?;
+            note(metal, job, "the machine is off", "redfish.reset").await?;
+        }
+        Effect::SwitchOn => {
+            let begun = Instant::now();
+            bmc.switch_on().await?;
+            Metrics::seconds(&metal.metrics.bmc_ready, begun.elapsed());
+            note(metal, job, "the machine is on", "redfish.reset").await?;
+        }
+        Effect::ForceOff => bmc.switch_off(false).await?,
+        Effect::ObservePower => {
+            let state = bmc.observe().await?;
+            let now = metal.clock.now();
+            metal.store.power_seen(job.id, power_word(state), now).await?;
+            metal.store.server_seen(&job.serial, bmc.vendor(), Some(power_word(state)), now).await?;
+            return Ok(power(&mut bench.power, state));
+        }
+        Effect::Eject => {
+            bmc.eject().await?;
+            note(metal, job, "media ejected", "cleanup.unmount").await?;
+        }
+        Effect::ClearOverride => bmc.clear_override().await?,
+    }
+    Ok(Seen::Done(effect))
+}
+
+/// For how long a machine has been seen in its state; anything but off counts as on.
+fn power(last: &mut Option<(bool, Instant)>, state: PowerState) -> Seen {
+    let on = state != PowerState::Off;
+    let since = match *last {
+        Some((was, since)) if was == on => since,
+        _ => Instant::now(),
+    };
+    *last = Some((on, since));
+    Seen::Power { on, lasting: since.elapsed() }
+}
+
+async fn server(metal: &Metal, job: &Job) -> Result<Server, Trouble> {
+    metal.store.server(&job.serial).await?.ok_or_else(|| {
+        Trouble::World(Failure {
+            step: "validation.server".to_owned(),
+            code: web::codes::NOT_FOUND.to_owned(),
+            detail: format!("the record of server {} is gone", job.serial),
+        })
+    })
+}
+
+async fn note(metal: &Metal, job: &Job, message: &str, step: &str) -> Result<(), Error> {
+    metal.store.append_event(job.id, metal.clock.now(), Level::Info, message, Some(step)).await?;
+    metal.wake.job(job.id);
+    Ok(())
+}
+
+async fn connect(metal: &Metal, job: &Job, server: &Server) -> Result<Connection, Trouble> {
+    let connection = Connection::open(metal, server).await?;
+    metal.store.server_seen(&job.serial, connection.vendor(), None, metal.clock.now()).await?;
+    Ok(connection)
+}
+
+async fn discover(metal: &Metal, job: &Job, bmc: &Connection) -> Result<(), Trouble> {
+    let slots = bmc.slots()?;
+    let message = format!("BMC found: vendor {}, {slots} slot(s) for media", bmc.vendor());
+    Ok(note(metal, job, &message, "redfish.discover").await?)
+}
+
+async fn mount(metal: &Metal, job: &Job, server: &Server, bmc: &Connection) -> Result<(), Trouble> {
+    let Some(iso) = &job.task_iso else { return Err(iso_failure("the task ISO is not there").into()) };
+    let base = metal.media_url(server);
+    let at = |path: &str| join(&base, path);
+    let media = Media {
+        boot: at(&signed_path(&metal.signing, job.id, Medium::Boot, iso))?,
+        task: at(&signed_path(&metal.signing, job.id, Medium::Task, iso))?,
+        maintenance: match &metal.settings.maintenance_iso_url {
+            Some(url) => url.clone(),
+            None => at("/static/isos/bootc-maintenance.iso")?,
+        },
+    };
+    // Written down first: whatever happens next, clean-up looks into the slots. The signed URL itself is not kept.
+    let first = observe::redaction::redact_text(media.maintenance.as_str()).into_owned();
+    metal.store.touch_media(job.id, &first).await?;
+    let slots = bmc.mount(&media, server.spec.overrides.slots).await?;
+    let message = format!("maintenance OS and task inserted into {}", slots.join(" and "));
+    Ok(note(metal, job, &message, "redfish.mount.maintenance").await?)
+}
+
+async fn build_media(metal: &Arc<Metal>, job: &Job, server: &Server) -> Result<(), Trouble> {
+    let begun = Instant::now();
+    let built = {
+        let (metal, job, server) = (Arc::clone(metal), job.clone(), server.clone());
+        tokio::task::spawn_blocking(move || write_media(&metal, &job, &server)).await
+    };
+    let iso = match built {
+        Ok(Ok(iso)) => iso,
+        Ok(Err(failure)) => {
+            metal.metrics.iso_failures.inc();
+            return Err(failure.into());
+        }
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    };
+    Metrics::seconds(&metal.metrics.iso_duration, begun.elapsed());
+    metal.metrics.iso_size.set(i64::try_from(iso.size_bytes).unwrap_or(i64::MAX));
+    tracing::info!(path = iso.path, size_bytes = iso.size_bytes, sha256 = iso.sha256, "task ISO built");
+    metal.store.set_task_iso(job.id, &iso).await?;
+    let message = format!("task ISO built: {} bytes, sha256 {}", iso.size_bytes, iso.sha256);
+    Ok(note(metal, job, &message, "iso.build").await?)
+}
+
+fn write_media(metal: &Metal, job: &Job, server: &Server) -> Result<crate::model::TaskIso, Failure> {
+    let document: serde_json::Value =
+        serde_json::from_str(&job.recipe_json).map_err(|error| iso_failure(&chain(&error)))?;
+    let recipe = recipe::parse(&document).map_err(|_| iso_failure("the stored recipe is not valid any more"))?;
+    let callback = callback(metal, job, server)?;
+    let contents = Contents {
+        job: job.id,
+        recipe: &recipe,
+        callback: &callback,
+        network: server.spec.network.as_ref(),
+        created_at: job.created_at,
+    };
+    let iso = task_iso::store(&metal.settings.task_iso_dir, &contents, url_expiry(metal))
+        .map_err(|error| iso_failure(&chain(&error)))?;
+    keep_maintenance_iso(metal, Path::new(&iso.path))?;
+    Ok(iso)
+}
+
+/// The job keeps the maintenance ISO that it began with, even when a new one is built meanwhile: a second name, no copy.
+fn keep_maintenance_iso(metal: &Metal, task: &Path) -> Result<(), Failure> {
+    let source = metal.settings.maintenance_iso();
+    let kept = task.with_file_name("maintenance.iso");
+    match std::fs::remove_file(&kept) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(iso_failure(&format!("cannot remove {}: {error}", kept.display())));
+        }
+        _ => {}
+    }
+    match std::fs::hard_link(&source, &kept) {
+        Ok(()) => Ok(()),
+        // Only a BMC with two slots can be served then, and it is given its own URL.
+        Err(_) if metal.settings.maintenance_iso_url.is_some() => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => std::os::unix::fs::symlink(&source, &kept)
+            .map_err(|error| iso_failure(&format!("cannot link {}: {error}", kept.display()))),
+        Err(error) => Err(Failure {
+            step: "iso.build".to_owned(),
+            code: errors::MAINTENANCE_IMAGE_MISSING.to_owned(),
+            detail: format!("cannot use the maintenance image {}: {error}", source.display()),
+        }),
+    }
+}
+
+/// Forgets the second name of the maintenance ISO once nobody boots from it.
+pub(super) fn forget_media(metal: &Metal, job: &Job) {
+    let kept = metal.settings.task_iso_dir.join(job.id.to_string()).join("maintenance.iso");
+    if let Err(error) = std::fs::remove_file(&kept)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %kept.display(), error = &error as &dyn std::error::Error, "a maintenance ISO is kept");
+    }
+}
+
+fn callback(metal: &Metal, job: &Job, server: &Server) -> Result<Callback, Failure> {
+    let base = metal.callback_url(server);
+    let at = |path: String| join(&base, &path);
+    let artifact = job.artifact.as_ref().map(|artifact| Artifact {
+        registry: artifact.registry.clone().unwrap_or_else(|| base.clone()),
+        repository: artifact.repository.clone(),
+        digest: artifact.digest.clone(),
+        credentials: artifact.registry.is_none().then(|| PullCredentials {
+            username: job_user(job.id),
+            password: metal.webhook.token(Purpose::Registry, job.id, job.attempt),
+        }),
+    });
+    Ok(Callback {
+        job_id: job.id.as_uuid(),
+        attempt: job.attempt,
+        server_serial: job.serial.to_string(),
+        webhook_url: at(format!("/api/v1/status-webhook/{}", job.serial))?,
+        progress_url: at(format!("/api/v1/jobs/{}/progress", job.id))?,
+        first_boot_url: at(format!("/api/v1/jobs/{}/first-boot", job.id))?,
+        webhook_token: metal.webhook.token(Purpose::Webhook, job.id, job.attempt),
+        first_boot_token: metal.webhook.token(Purpose::FirstBoot, job.id, job.attempt),
+        artifact,
+    })
+}
+
+/// The machine may read its media from the moment of mounting until its report, lazily: the URL holds as long.
+fn url_expiry(metal: &Metal) -> i64 {
+    const MOUNTING: Duration = Duration::from_mins(40);
+    let hold = (metal.settings.limits.report + MOUNTING).max(metal.settings.signed_url_ttl);
+    metal.clock.now().as_second().saturating_add(i64::try_from(hold.as_secs()).unwrap_or(i64::MAX))
+}
+
+fn join(base: &Url, path: &str) -> Result<Url, Failure> {
+    // A base may have a path of its own, behind a proxy.
+    let text = format!("{}{path}", base.as_str().trim_end_matches('/'));
+    Url::parse(&text).map_err(|error| iso_failure(&format!("{base} cannot be used as an address: {error}")))
+}
+
+fn iso_failure(detail: &str) -> Failure {
+    Failure { step: "iso.build".to_owned(), code: errors::ISO_BUILD.to_owned(), detail: detail.to_owned() }
+}

@@ -1,0 +1,151 @@
+//! The layer's daemon: takes jobs from the queue, gives each a task of its own, and looks after what an earlier process left.
+
+mod effects;
+mod job;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Metal;
+use crate::model::{FirstBoot, JobId, Status};
+use crate::store::Error;
+
+/// A worker cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The database does not answer.
+    #[error(transparent)]
+    Store(#[from] Error),
+    /// A job's task panicked. The process ends: what the panic left behind is not known, and a restart reconciles.
+    #[error("the task of a job panicked")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+/// How long the queue is left alone when nothing wakes the worker: only a safety net.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Runs until `shutdown`; jobs under way stop between two effects and are taken up again by the next start.
+pub async fn run(metal: Arc<Metal>, shutdown: CancellationToken) -> Result<(), RunError> {
+    let slots = Arc::new(Semaphore::new(metal.settings.worker_concurrency));
+    let mut tasks = JoinSet::new();
+    for job in metal.store.unfinished_jobs().await? {
+        tracing::info!(job_id = %job.id, server_serial = %job.serial, step = %job.phase, "job taken up again");
+        metal.store.adopt_job(job.id, &metal.worker_id, lease_end(&metal)).await?;
+        // Already begun, so it does not wait for a free slot; it still holds one when there is one.
+        let slot = Arc::clone(&slots).try_acquire_owned().ok();
+        start(&metal, &mut tasks, job.id, slot, &shutdown);
+    }
+    let mut heartbeat = tokio::time::interval((metal.settings.lease / 3).max(Duration::from_secs(1)));
+    while !shutdown.is_cancelled() {
+        pick(&metal, &slots, &mut tasks, &shutdown).await?;
+        publish_gauges(&metal).await?;
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = metal.wake.queued() => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            _ = heartbeat.tick() => {
+                metal.store.extend_leases(&metal.worker_id, lease_end(&metal)).await?;
+            }
+            Some(ended) = tasks.join_next() => ended.map_err(RunError::Panicked)??,
+        }
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.map_err(RunError::Panicked)??;
+    }
+    Ok(())
+}
+
+type Tasks = JoinSet<Result<(), Error>>;
+type Slot = Option<tokio::sync::OwnedSemaphorePermit>;
+
+/// Takes queued jobs while there are slots; jobs that were cancelled in the queue are cleaned up without one.
+async fn pick(
+    metal: &Arc<Metal>,
+    slots: &Arc<Semaphore>,
+    tasks: &mut Tasks,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    for job in metal.store.unfinished_jobs().await? {
+        if job.worker_id.is_none() {
+            metal.store.adopt_job(job.id, &metal.worker_id, lease_end(metal)).await?;
+            start(metal, tasks, job.id, None, shutdown);
+        }
+    }
+    while let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+        let now = metal.clock.now();
+        let Some(job) = metal.store.pick_job(&metal.worker_id, lease_end(metal), now).await? else { break };
+        metal.metrics.transition(Some(Status::Queued), Status::Provisioning);
+        metal.wake.job(job.id);
+        start(metal, tasks, job.id, Some(slot), shutdown);
+    }
+    Ok(())
+}
+
+fn start(metal: &Arc<Metal>, tasks: &mut Tasks, id: JobId, slot: Slot, shutdown: &CancellationToken) {
+    let metal = Arc::clone(metal);
+    let shutdown = shutdown.clone();
+    tasks.spawn(async move {
+        let done = tokio::select! {
+            done = job::look_after(&metal, id) => done,
+            () = shutdown.cancelled() => Ok(()),
+        };
+        drop(slot);
+        metal.wake.queue();
+        done?;
+        tokio::select! {
+            done = await_first_boot(&metal, id) => done,
+            () = shutdown.cancelled() => Ok(()),
+        }
+    });
+}
+
+/// Watches over condition `FirstBoot` of a complete job until it is reported or overdue.
+async fn await_first_boot(metal: &Metal, id: JobId) -> Result<(), Error> {
+    let mut watch = metal.wake.watch(id);
+    loop {
+        let Some(job) = metal.store.job(id).await? else { return Ok(()) };
+        let (FirstBoot::Awaited, Some(deadline)) = (job.first_boot, job.first_boot_deadline) else { return Ok(()) };
+        let now = metal.clock.now();
+        if now >= deadline {
+            if metal.store.set_first_boot(id, FirstBoot::Overdue, now).await? {
+                metal.metrics.first_boots.with(["overdue"]).inc();
+                tracing::warn!(job_id = %id, server_serial = %job.serial, "first boot overdue");
+                metal.wake.job(id);
+            }
+            return Ok(());
+        }
+        let left = Duration::try_from(deadline.duration_since(now)).unwrap_or_default();
+        tokio::select! {
+            () = watch.changed() => {}
+            () = tokio::time::sleep(left) => {}
+        }
+    }
+}
+
+async fn publish_gauges(metal: &Metal) -> Result<(), Error> {
+    for (status, count) in metal.store.job_counts().await? {
+        if status != Status::Complete {
+            metal.metrics.active.with([status.as_str()]).set(count);
+        }
+    }
+    // The alert's limit (runbook 3): two hours for Linux.
+    let before = metal.clock.now() - SignedDuration::from_hours(2);
+    let target = "install-linux.target";
+    metal.metrics.stuck.with([target]).set(metal.store.stuck_jobs(target, before).await?);
+    if let Some(registry) = &metal.registry {
+        let usage = registry.storage_usage();
+        metal.metrics.registry.blobs.set(i64::try_from(usage.blobs).unwrap_or(i64::MAX));
+        metal.metrics.registry.bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
+    }
+    Ok(())
+}
+
+fn lease_end(metal: &Metal) -> Timestamp {
+    let lease = SignedDuration::try_from(metal.settings.lease).unwrap_or(SignedDuration::from_mins(10));
+    metal.clock.now() + lease
+}

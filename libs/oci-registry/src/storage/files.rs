@@ -1,0 +1,102 @@
+//! Durable file work: nothing is in its place before its bytes are on the disk. Blocking; called on the blocking pool.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use super::StorageError;
+
+/// Makes a directory and its parents; each new entry is on the disk when this returns.
+pub(super) fn create_directory(path: &Path) -> Result<(), StorageError> {
+    match fs::create_dir(path) {
+        Ok(()) => path.parent().map_or(Ok(()), sync_directory),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = path.parent().ok_or_else(|| StorageError::Create { path: path.to_owned(), source: error })?;
+            create_directory(parent)?;
+            match fs::create_dir(path) {
+                Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                    Err(StorageError::Create { path: path.to_owned(), source })
+                }
+                _ => sync_directory(parent),
+            }
+        }
+        Err(source) => Err(StorageError::Create { path: path.to_owned(), source }),
+    }
+}
+
+/// Brings a directory's entries to the disk.
+pub(super) fn sync_directory(path: &Path) -> Result<(), StorageError> {
+    File::open(path)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|source| StorageError::Sync { path: path.to_owned(), source })
+}
+
+/// Writes a new file and brings its bytes to the disk. A failed attempt leaves nothing behind.
+pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
+    let mut file = File::create_new(path).map_err(|source| StorageError::Create { path: path.to_owned(), source })?;
+    let written = file
+        .write_all(bytes)
+        .map_err(|source| StorageError::Write { path: path.to_owned(), source })
+        .and_then(|()| file.sync_all().map_err(|source| StorageError::Sync { path: path.to_owned(), source }));
+    if written.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    written
+}
+
+/// Moves a finished file to its place, over what is there, and brings the entry to the disk.
+pub(super) fn put_in_place(from: &Path, to: &Path) -> Result<(), StorageError> {
+    fs::rename(from, to).map_err(|source| StorageError::Rename { path: to.to_owned(), source })?;
+    to.parent().map_or(Ok(()), sync_directory)
+}
+
+/// Removes a file and brings that to the disk; `false` when there was none.
+pub(super) fn remove(path: &Path) -> Result<bool, StorageError> {
+    match fs::remove_file(path) {
+        Ok(()) => path.parent().map_or(Ok(true), |parent| sync_directory(parent).map(|()| true)),
+        Err(error) if is_absent(&error) => Ok(false),
+        Err(source) => Err(StorageError::Remove { path: path.to_owned(), source }),
+    }
+}
+
+/// The size of a regular file in bytes; `None` when there is none.
+pub(super) fn size_of(path: &Path) -> Result<Option<u64>, StorageError> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(source) => Err(StorageError::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// The whole of a small file; `None` when there is none.
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(source) => Err(StorageError::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// The entries of a directory whose names are UTF-8, with their kind; empty when there is no such directory.
+pub(super) fn list(path: &Path) -> Result<Vec<(String, fs::FileType)>, StorageError> {
+    let failed = |source| StorageError::List { path: path.to_owned(), source };
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if is_absent(&error) => return Ok(Vec::new()),
+        Err(source) => return Err(failed(source)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let kind = entry.file_type().map_err(failed)?;
+        if let Ok(name) = entry.file_name().into_string() {
+            found.push((name, kind));
+        }
+    }
+    Ok(found)
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}

@@ -1,0 +1,113 @@
+//! Opening a root directory: lock, layout, sweep, count.
+
+use std::collections::HashMap;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+
+use super::layout::Layout;
+use super::{Inner, Limits, Storage, StorageError, Usage, files, finished};
+use crate::Algorithm;
+
+const VERSION: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+/// Tags belong to repositories, which an image layout's index cannot express: it is there, and stays empty.
+const INDEX: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+
+impl Storage {
+    /// Opens a registry's directory, or makes a new one: locks it, removes unfinished files and expired upload
+    /// sessions, counts the blobs.
+    ///
+    /// # Errors
+    /// [`StorageError::Locked`] when another process has it, [`StorageError::Layout`] when it is no layout of version
+    /// 1.0.0, otherwise what the file system said.
+    pub async fn open(root: impl Into<PathBuf>, limits: Limits) -> Result<Self, StorageError> {
+        let layout = Layout::new(root.into());
+        finished(tokio::task::spawn_blocking(move || open(layout, limits))).await
+    }
+}
+
+fn open(layout: Layout, limits: Limits) -> Result<Storage, StorageError> {
+    fs::create_dir_all(layout.root())
+        .map_err(|source| StorageError::Create { path: layout.root().to_owned(), source })?;
+    let lock = hold(&layout)?;
+    for directory in [layout.blobs(), layout.repositories(), layout.temporaries()] {
+        files::create_directory(&directory)?;
+    }
+    for algorithm in Algorithm::ALL {
+        files::create_directory(&layout.blobs().join(algorithm.name()))?;
+    }
+    sweep(&layout.temporaries())?;
+    check_version(&layout)?;
+    let usage = count(&layout)?;
+    let inner = Inner {
+        layout,
+        limits,
+        sessions: Mutex::new(HashMap::new()),
+        commit: Mutex::new(()),
+        blobs: AtomicU64::new(usage.blobs),
+        bytes: AtomicU64::new(usage.bytes),
+        _lock: lock,
+    };
+    inner.expire_uploads()?;
+    Ok(Storage { inner: Arc::new(inner) })
+}
+
+/// Takes the lock on the root; the kernel lets go of it with the process, however that ends.
+fn hold(layout: &Layout) -> Result<File, StorageError> {
+    let path = layout.lock();
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|source| StorageError::Create { path: path.clone(), source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StorageError::Locked { path: layout.root().to_owned() }),
+        Err(TryLockError::Error(source)) => Err(StorageError::Create { path, source }),
+    }
+}
+
+fn sweep(directory: &Path) -> Result<(), StorageError> {
+    for (name, kind) in files::list(directory)? {
+        if kind.is_dir() {
+            tracing::warn!(directory = name, "not made by the registry, left alone");
+            continue;
+        }
+        tracing::info!(file = name, "removing an unfinished file");
+        files::remove(&directory.join(name))?;
+    }
+    Ok(())
+}
+
+fn check_version(layout: &Layout) -> Result<(), StorageError> {
+    for (path, content) in [(layout.index(), INDEX), (layout.version(), VERSION)] {
+        if files::size_of(&path)?.is_none() {
+            let temporary = layout.temporary();
+            files::write_new(&temporary, content.as_bytes())?;
+            files::put_in_place(&temporary, &path)?;
+        }
+    }
+    let path = layout.version();
+    let version: serde_json::Value =
+        files::read(&path)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    if version["imageLayoutVersion"] == "1.0.0" { Ok(()) } else { Err(StorageError::Layout { path }) }
+}
+
+fn count(layout: &Layout) -> Result<Usage, StorageError> {
+    let mut usage = Usage::default();
+    for algorithm in Algorithm::ALL {
+        let directory = layout.blobs().join(algorithm.name());
+        for (name, kind) in files::list(&directory)? {
+            let is_blob = kind.is_file() && format!("{}:{name}", algorithm.name()).parse::<crate::Digest>().is_ok();
+            if !is_blob {
+                tracing::warn!(file = name, "not a blob, left alone");
+                continue;
+            }
+            usage.blobs += 1;
+            usage.bytes += files::size_of(&directory.join(name))?.unwrap_or(0);
+        }
+    }
+    Ok(usage)
+}

@@ -1,0 +1,5 @@
+//! The end-to-end test binary.
+
+fn main() -> std::process::ExitCode {
+    tests::main()
+}

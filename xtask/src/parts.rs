@@ -1,0 +1,146 @@
+//! `cargo xtask test`: every part runs, whatever the others came to, and the account comes at the end.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::summary::{Counts, Ended, account};
+use crate::{arrows, cargo, setup};
+
+const PARTS: &[&str] = &["setup", "fmt", "clippy", "arrows", "tests", "scenarios"];
+
+/// Options of `cargo xtask test`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    all: bool,
+    only: Option<String>,
+}
+
+impl Options {
+    pub(crate) fn parse(words: &[&str]) -> Result<Self> {
+        let mut options = Self::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match *word {
+                "--all" => options.all = true,
+                "--only" => options.only = Some((*words.next().context("--only needs a name")?).to_owned()),
+                other => bail!("unknown option {other}: cargo xtask test [--all] [--only NAME]"),
+            }
+        }
+        Ok(options)
+    }
+
+    /// What runs: all parts, the one named, or the scenarios whose name contains `--only`.
+    fn parts(&self) -> Vec<&'static str> {
+        match self.only.as_deref() {
+            None => PARTS.to_vec(),
+            Some(only) => match PARTS.iter().find(|part| **part == only) {
+                Some(&"scenarios") | None => vec!["setup", "scenarios"],
+                Some(part) => vec![*part],
+            },
+        }
+    }
+
+    fn scenario(&self) -> Option<&str> {
+        self.only.as_deref().filter(|only| !PARTS.contains(only))
+    }
+}
+
+/// Runs the parts and prints the account; the exit code says whether all is well.
+pub(crate) fn test(options: &Options) -> Result<u8> {
+    let mut ended = Vec::new();
+    for name in options.parts() {
+        println!("\n== {name}");
+        let start = Instant::now();
+        let mut counts = Counts::default();
+        let error = part(name, options, &mut counts).err().map(|error| format!("{error:#}"));
+        if let Some(error) = &error {
+            eprintln!("{name} failed: {error}");
+        }
+        ended.push(Ended { name, time: start.elapsed(), counts, error });
+    }
+    let (text, good) = account(&ended);
+    println!("{text}");
+    Ok(u8::from(!good))
+}
+
+fn part(name: &str, options: &Options, counts: &mut Counts) -> Result<()> {
+    match name {
+        "setup" => setup::setup(),
+        "fmt" => observed(cargo::cargo(&["fmt", "--all", "--check"])?, counts),
+        "clippy" => {
+            observed(cargo::cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?, counts)
+        }
+        "arrows" => arrows::check().map(|count| println!("{count} arrows, all allowed")),
+        "tests" => {
+            let words = ["test", "--workspace", "--exclude", "tests", "--no-fail-fast", "--", "--show-output"];
+            observed(cargo::cargo(&words)?, counts)
+        }
+        "scenarios" => {
+            cargo::build()?;
+            let mut command = cargo::cargo(&["test", "--package", "tests", "--test", "all"])?;
+            command.env("CAIRN_SCENARIOS", if options.all || options.scenario().is_some() { "all" } else { "quick" });
+            command.env("CAIRN_SCENARIO_ONLY", options.scenario().unwrap_or_default());
+            observed(command, counts)
+        }
+        other => bail!("no part {other}"),
+    }
+}
+
+/// Runs a program, shows its output as it comes and counts what it says.
+fn observed(mut command: Command, counts: &mut Counts) -> Result<()> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("start cargo")?;
+    let out = reader(child.stdout.take().context("stdout")?, |line| println!("{line}"));
+    let err = reader(child.stderr.take().context("stderr")?, |line| eprintln!("{line}"));
+    for thread in [out, err] {
+        counts.join(thread.join().ok().context("reading the output panicked")??);
+    }
+    let status = child.wait().context("wait for cargo")?;
+    if !status.success() {
+        bail!("{status}");
+    }
+    Ok(())
+}
+
+fn reader(input: impl Read + Send + 'static, show: fn(&str)) -> JoinHandle<Result<Counts>> {
+    std::thread::spawn(move || {
+        let mut counts = Counts::default();
+        for line in BufReader::new(input).split(b'\n') {
+            let line = line.context("read the output")?;
+            let line = String::from_utf8_lossy(&line);
+            show(&line);
+            counts.line(&line);
+        }
+        Ok(counts)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_a_part_or_a_scenario() {
+        let all = Options::parse(&["--all"]).unwrap();
+        assert!(all.all && all.parts() == PARTS && all.scenario().is_none());
+        let part = Options::parse(&["--only", "clippy"]).unwrap();
+        assert_eq!((part.parts(), part.scenario()), (vec!["clippy"], None));
+        let scenario = Options::parse(&["--only", "rack"]).unwrap();
+        assert_eq!((scenario.parts(), scenario.scenario()), (vec!["setup", "scenarios"], Some("rack")));
+        assert!(Options::parse(&["--only"]).is_err());
+        assert!(Options::parse(&["--fast"]).is_err());
+    }
+
+    #[test]
+    fn output_is_counted_and_a_failure_stays_one() {
+        let mut counts = Counts::default();
+        let mut command = Command::new("printf");
+        command.arg("test result: ok. 3 passed; 0 failed\nNOT RUN: a: b is missing\n");
+        observed(command, &mut counts).unwrap();
+        assert_eq!((counts.passed, counts.not_run.len()), (3, 1));
+        assert!(observed(Command::new("false"), &mut counts).is_err());
+    }
+}
