@@ -114,7 +114,7 @@ pub fn by_name(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
             arguments.iter().any(|word| word.to_str().is_some_and(|word| word.split('=').next() == Some(flag)))
         };
         let mut inserted: Vec<OsString> = ["serve", "--role", "metal"].map(OsString::from).into();
-        if !given("--data-dir", &arguments) && std::env::var_os("STORAGE_ROOT").is_none() {
+        if !given("--data-dir", &arguments) && !settings::process_environment().contains_key("STORAGE_ROOT") {
             inserted.extend(["--data-dir", "/var/lib/shoal"].map(OsString::from));
         }
         arguments.splice(1..1, inserted);

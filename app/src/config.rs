@@ -14,20 +14,20 @@ use crate::settings_table::KEYS;
 pub fn resolve(place: &Place, listen: Option<&str>) -> Result<Resolved, Problem> {
     let mut resolver = Resolver::new(&[KEYS, metal::settings::KEYS]);
     if let Some(file) = &place.config {
-        resolver = resolver.file(file).map_err(problem)?;
+        resolver = resolver.file(file).map_err(|error| problem(&error))?;
     }
     let data_dir = place.data_dir.as_ref().map(|path| path.display().to_string());
     Ok(resolver
         .environment(&process_environment())
         .and_then(|resolver| resolver.flag("data_dir", data_dir))
         .and_then(|resolver| resolver.flag("listen", listen.map(str::to_owned)))
-        .map_err(problem)?
+        .map_err(|error| problem(&error))?
         .resolve())
 }
 
 /// Where the data is.
 pub fn data_dir(resolved: &Resolved) -> Result<PathBuf, Problem> {
-    resolved.require("data_dir").map(PathBuf::from).map_err(problem)
+    resolved.require("data_dir").map(PathBuf::from).map_err(|error| problem(&error))
 }
 
 /// Prints every setting; secrets only say whether they are set.
@@ -51,8 +51,7 @@ pub fn show(place: &Place, origin: bool, output: &Output) -> Result<(), Problem>
 }
 
 /// A wrong setting, for the edge.
-pub fn problem(error: SettingsError) -> Problem {
-    let error = &error;
+pub fn problem(error: &SettingsError) -> Problem {
     let mut detail = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {

@@ -7,6 +7,20 @@ use web::Problem;
 
 include!(concat!(env!("OUT_DIR"), "/error_pages.rs"));
 
+/// `/errors/CODE`: where the `type` of a Problem points.
+pub fn routes() -> axum::Router {
+    async fn page(
+        axum::extract::Path(code): axum::extract::Path<String>,
+    ) -> Result<impl axum::response::IntoResponse, Problem> {
+        let found = PAGES.iter().find(|(known, _)| *known == code);
+        let (_, page) = found.ok_or_else(|| {
+            Problem::new(ErrorKind::NotFound, web::codes::NOT_FOUND, format!("there is no page for {code:?}"))
+        })?;
+        Ok(([("content-type", "text/markdown; charset=utf-8")], *page))
+    }
+    axum::Router::new().route("/errors/{code}", axum::routing::get(page))
+}
+
 /// Prints the page of a code, or the list of codes.
 pub fn explain(code: Option<&str>, output: &Output) -> Result<(), Problem> {
     let Some(code) = code else {

@@ -19,7 +19,7 @@ use url::Url;
 use web::{BasicAuth, Check, Credentials, FrameOptions, ListenAddress, Problem, Proof, RateLimiter, Tls, TlsFiles};
 
 use crate::commands::{Role, Serve};
-use crate::config::{self, problem};
+use crate::config;
 
 /// Codes of a daemon that does not start; each has a page in docs/errors/.
 #[cfg(test)]
@@ -31,11 +31,11 @@ pub async fn serve(options: &Serve) -> Result<(), Problem> {
     let Role::Metal = options.role;
     let resolved = config::resolve(&options.place, options.listen.as_deref())?;
     let data_dir = config::data_dir(&resolved)?;
-    let metal_settings = MetalSettings::resolve(&resolved, &data_dir).map_err(problem)?;
-    let format: LogFormat = resolved.parse("log_format").map_err(problem)?;
-    logging::init(format, resolved.require("log_level").map_err(problem)?, std::io::stderr)
+    let metal_settings = MetalSettings::resolve(&resolved, &data_dir).map_err(|error| config::problem(&error))?;
+    let format: LogFormat = resolved.parse("log_format").map_err(|error| config::problem(&error))?;
+    logging::init(format, resolved.require("log_level").map_err(|error| config::problem(&error))?, std::io::stderr)
         .map_err(|error| settings_problem(error.to_string()))?;
-    let address: ListenAddress = resolved.parse("listen").map_err(problem)?;
+    let address: ListenAddress = resolved.parse("listen").map_err(|error| config::problem(&error))?;
     let mut metrics = Registry::new();
     let door = Door::open(&resolved, &address, &mut metrics)?;
     let listener = web::bind(&address).await.map_err(|error| {
@@ -106,10 +106,13 @@ struct Door {
 impl Door {
     fn open(resolved: &Resolved, address: &ListenAddress, registry: &mut Registry) -> Result<Self, Problem> {
         let metal = Metrics::register(registry);
-        let number = |name: &str| resolved.parse::<NonZeroU32>(name).map_err(problem);
+        let number = |name: &str| resolved.parse::<NonZeroU32>(name).map_err(|error| config::problem(&error));
         let limiter = Arc::new(RateLimiter::new(number("rate_limit_rpm")?, number("rate_limit_burst")?));
         let files = (resolved.parse_optional("tls_cert_file"), resolved.parse_optional("tls_key_file"));
-        let tls = match (files.0.map_err(problem)?, files.1.map_err(problem)?) {
+        let tls = match (
+            files.0.map_err(|error| config::problem(&error))?,
+            files.1.map_err(|error| config::problem(&error))?,
+        ) {
             (Some(certificate), Some(key)) => {
                 let tls = Tls::load(TlsFiles { certificate, key });
                 Some(tls.map_err(|error| settings_problem(chain(&error)))?)
@@ -118,7 +121,7 @@ impl Door {
             _ => return Err(settings_problem("TLS_CERT_FILE and TLS_KEY_FILE are set together or not at all")),
         };
         let auth = auth(resolved, address, &metal)?;
-        let proxies = resolved.parse("trusted_proxies").map_err(problem)?;
+        let proxies = resolved.parse("trusted_proxies").map_err(|error| config::problem(&error))?;
         let frame = FrameOptions { metrics: web::HttpMetrics::register(registry), tls: tls.is_some(), proxies };
         Ok(Self { auth, limiter, tls, frame, metal })
     }
@@ -150,8 +153,8 @@ fn auth(resolved: &Resolved, address: &ListenAddress, metrics: &Metrics) -> Resu
     let user = user.ok_or_else(|| settings_problem("AUTH_MODE basic needs a user").hint(hint))?.to_owned();
     let failures = metrics.login_failures.clone();
     // Failed logins have a limiter of their own: a good user is not locked out by the changes that he makes.
-    let per_minute = resolved.parse::<NonZeroU32>("rate_limit_rpm").map_err(problem)?;
-    let burst = resolved.parse::<NonZeroU32>("rate_limit_burst").map_err(problem)?;
+    let per_minute = resolved.parse::<NonZeroU32>("rate_limit_rpm").map_err(|error| config::problem(&error))?;
+    let burst = resolved.parse::<NonZeroU32>("rate_limit_burst").map_err(|error| config::problem(&error))?;
     let auth = BasicAuth::new("shoal-provisioner", vec![Credentials { user, proof }])
         .map_err(|error| settings_problem(chain(&error)))?
         .on_failure(move || {
@@ -226,8 +229,10 @@ impl Parts {
             let tasks = tasks.clone();
             async move { room(&tasks) }
         });
-        let routes =
-            routes.merge(web::health_routes(vec![database, disk])).merge(web::metrics_route(Arc::new(metrics)));
+        let routes = routes
+            .merge(web::health_routes(vec![database, disk]))
+            .merge(web::metrics_route(Arc::new(metrics)))
+            .merge(crate::explain::routes());
         web::frame(routes, door.frame.clone())
     }
 }

@@ -50,6 +50,16 @@ pub fn job_show(id: &str) -> Words {
     words(&["metal", "job", "show", id, "--json"])
 }
 
+/// Follows a job to its end.
+pub fn job_watch(id: &str) -> Words {
+    words(&["metal", "job", "watch", id])
+}
+
+/// Explains an error code.
+pub fn explain(code: &str) -> Words {
+    words(&["explain", code])
+}
+
 /// Settings of the controller by environment: what BMCs and guests of a user-mode network reach, and the secrets.
 pub fn controller_environment(port: u16, webhook_secret: &str) -> Vec<(String, String)> {
     let pairs = [

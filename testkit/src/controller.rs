@@ -18,6 +18,7 @@ pub struct Controller {
     port: u16,
     address: String,
     variables: Vec<(String, String)>,
+    client: Vec<(String, String)>,
     log: PathBuf,
     daemon: Option<Daemon>,
 }
@@ -43,6 +44,7 @@ impl Controller {
             port,
             address: address.to_owned(),
             variables,
+            client: Vec::new(),
             log: work.join("cairn.log"),
             daemon: None,
         };
@@ -103,11 +105,45 @@ impl Controller {
         wait::until(what, limit, Duration::from_millis(200), look)
     }
 
+    /// Process id of the server; nothing while it is not running.
+    pub fn process(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Daemon::id)
+    }
+
+    /// Adds to the environment of commands, not of the server.
+    pub fn set_client(&mut self, more: &[(&str, &str)]) {
+        self.client.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    }
+
+    /// Changes a setting of the server for its next start.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.retain(|(other, _)| other != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Runs a command of `cairn` against this server, as it ends.
     pub fn try_command(&self, words: &[String]) -> Result<Output> {
+        self.client_command(words)?.output().with_context(|| format!("start cairn {}", words.join(" ")))
+    }
+
+    /// Starts a command of `cairn` against this server and lets it run; its output goes to `log`.
+    pub fn spawn(&self, words: &[String], log: &Path) -> Result<Daemon> {
+        Daemon::start(&format!("cairn {}", words.join(" ")), &mut self.client_command(words)?, log)
+    }
+
+    /// Tries to start a second server on the same data directory, as it ends; on a port of its own.
+    pub fn second(&self) -> Result<Output> {
+        let mut command = Command::new(&self.program);
+        command.args(commands::serve(&self.data, &format!("{}:0", self.address))).stdin(Stdio::null());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.output().context("start a second cairn serve")
+    }
+
+    fn client_command(&self, words: &[String]) -> Result<Command> {
         let mut command = Command::new(&self.program);
         command.args(words).envs(commands::client_environment(&self.url())?).stdin(Stdio::null());
-        command.output().with_context(|| format!("start cairn {}", words.join(" ")))
+        command.envs(self.client.iter().map(|(name, value)| (name, value)));
+        Ok(command)
     }
 
     /// Runs a command of `cairn` that must end well; gives back its stdout.

@@ -33,6 +33,8 @@ pub(crate) fn domain(spec: &MachineSpec, uuid: &str, files: &Files<'_>) -> Strin
     }
     let nics: Vec<String> = spec.nics.iter().map(nic).collect();
     // The slot of a SCSI controller decides where the BMC puts its CD: sushy takes scsi when a disk is on scsi.
+    // Without CMPXCHG16B: QEMU 7.2 gives the flags register a wrong value after that instruction when it emulates, and a
+    // kernel that is interrupted just then dies of a double fault.
     format!(
         "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>\n\
          <name>{name}</name><uuid>{uuid}</uuid>\n\
@@ -41,7 +43,8 @@ pub(crate) fn domain(spec: &MachineSpec, uuid: &str, files: &Files<'_>) -> Strin
          </system></sysinfo>\n\
          <os><type arch='x86_64' machine='q35'>hvm</type>{firmware}<boot dev='hd'/><smbios mode='sysinfo'/></os>\n\
          <features><acpi/><apic/></features>\
-         <cpu mode='custom' match='exact'><model fallback='allow'>qemu64</model></cpu>\n\
+         <cpu mode='custom' match='exact'><model fallback='allow'>qemu64</model>\
+         <feature policy='disable' name='cx16'/></cpu>\n\
          <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>\n\
          <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>\n\
          <controller type='scsi' index='0' model='virtio-scsi'/>\n\

@@ -43,7 +43,8 @@ impl Qemu {
             "-machine",
             "q35,accel=tcg",
             "-cpu",
-            "qemu64",
+            // See machine_xml.rs for the missing instruction.
+            "qemu64,-cx16",
             "-display",
             "none",
             "-monitor",

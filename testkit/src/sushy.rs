@@ -60,7 +60,7 @@ impl Sushy {
         let temporary = directory.join("tmp");
         fs::create_dir_all(&temporary).with_context(|| format!("make {}", temporary.display()))?;
         certificates(&directory)?;
-        password_file(&directory.join("htpasswd"))?;
+        password_file(&directory.join("htpasswd"), USER, PASSWORD)?;
         let port = free_port()?;
         fs::write(directory.join("emulator.conf"), settings(&directory, port))?;
         let mut command = Command::new(program);
@@ -119,8 +119,9 @@ subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 ";
 
-/// An authority and, because an authority's own certificate is refused as a server's, one for the server.
-fn certificates(directory: &Path) -> Result<()> {
+/// An authority (`ca.pem`) and, because an authority's own certificate is refused as a server's, one for a server on
+/// 127.0.0.1 (`server.pem`, `server.key`).
+pub fn certificates(directory: &Path) -> Result<()> {
     let file = |name: &str| directory.join(name).display().to_string();
     fs::write(file("certificates.cnf"), CERTIFICATES)?;
     let request = |section: &str| {
@@ -136,15 +137,20 @@ fn certificates(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// sushy-emulator knows bcrypt only. The password goes through stdin, not through argv.
-fn password_file(path: &Path) -> Result<()> {
+/// `user:hash` as password files have it; bcrypt, because sushy-emulator knows nothing else. The password goes through
+/// stdin, not through argv.
+pub fn password_line(user: &str, password: &str) -> Result<String> {
     let mut command = Command::new("htpasswd");
-    command.args(["-i", "-n", "-B", "-C", "5", USER]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.args(["-i", "-n", "-B", "-C", "5", user]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().context("start htpasswd (package apache2-utils)")?;
-    child.stdin.take().context("stdin of htpasswd")?.write_all(PASSWORD.as_bytes())?;
+    child.stdin.take().context("stdin of htpasswd")?.write_all(password.as_bytes())?;
     let output = child.wait_with_output().context("wait for htpasswd")?;
     ensure!(output.status.success(), "htpasswd ended with {}", output.status);
-    // One line: an empty one makes the emulator refuse everybody.
-    let line = String::from_utf8_lossy(&output.stdout).trim().to_owned() + "\n";
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// One line: an empty one makes the emulator refuse everybody.
+pub(crate) fn password_file(path: &Path, user: &str, password: &str) -> Result<()> {
+    let line = password_line(user, password)? + "\n";
     fs::write(path, line).with_context(|| format!("write {}", path.display()))
 }

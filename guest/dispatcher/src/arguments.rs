@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::workspace::Paths;
+
 /// Installs an operating system as a recipe says.
 #[derive(Debug, Parser)]
 #[command(name = "provisioner", version, args_conflicts_with_subcommands = true)]
@@ -128,6 +130,13 @@ pub struct Dispatch {
     /// Starts this target instead of the recipe's.
     #[arg(long)]
     pub target_override: Option<String>,
+}
+
+impl Dispatch {
+    /// Where everything is, with the directories that the flags name.
+    pub fn paths(&self) -> Paths {
+        Paths { run: self.env_dir.clone(), task: self.task_mount_point.clone(), ..Paths::default() }
+    }
 }
 
 /// Where the serial number comes from.

@@ -1,9 +1,13 @@
 //! The HTTP client: rustls with the system's certificate authorities, no proxy, no redirects.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Certificate, Client};
+use reqwest::Client;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::failure::{Failure, chain};
 
@@ -17,8 +21,12 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// A client. `whole` limits a request from connecting to the end of its body, `silence` the time between two reads.
 /// `authority` is a file with certificate authorities beside those of the system.
 pub(crate) fn client(whole: Option<Duration>, silence: Duration, authority: Option<&Path>) -> Result<Client, Failure> {
-    // A second call is no failure: the provider is there.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(Failure::of("http_client"))?
+        .with_root_certificates(authorities(authority))
+        .with_no_client_auth();
     let mut builder = Client::builder()
         .connect_timeout(CONNECT)
         .read_timeout(silence)
@@ -26,7 +34,7 @@ pub(crate) fn client(whole: Option<Duration>, silence: Duration, authority: Opti
         // A redirect would carry the token to wherever it points.
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("cairn-provisioner/", env!("CARGO_PKG_VERSION")))
-        .tls_certs_only(authorities(authority));
+        .tls_backend_preconfigured(tls);
     if let Some(whole) = whole {
         builder = builder.timeout(whole);
     }
@@ -38,17 +46,22 @@ pub(crate) fn authorities_file() -> Option<&'static Path> {
     AUTHORITIES.iter().map(Path::new).find(|path| path.exists())
 }
 
-/// Without any, plain HTTP still works and HTTPS says that it does not know the issuer.
-fn authorities(extra: Option<&Path>) -> Vec<Certificate> {
-    let mut found = Vec::new();
+/// Every authority that can be read: a single odd one in a bundle must not cost the connection. Without any, plain
+/// HTTP still works and HTTPS says that it does not know the issuer.
+fn authorities(extra: Option<&Path>) -> RootCertStore {
+    let mut store = RootCertStore::empty();
     for path in authorities_file().into_iter().chain(extra) {
-        match std::fs::read(path)
-            .map_err(|error| error.to_string())
-            .and_then(|text| Certificate::from_pem_bundle(&text).map_err(|error| error.to_string()))
-        {
-            Ok(certificates) => found.extend(certificates),
-            Err(error) => tracing::warn!(path = %path.display(), error, "certificate authorities cannot be read"),
+        match CertificateDer::pem_file_iter(path) {
+            Ok(certificates) => {
+                let (_, ignored) = store.add_parsable_certificates(certificates.flatten());
+                if ignored > 0 {
+                    tracing::warn!(path = %path.display(), ignored, "some certificate authorities are not understood");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), error = %error, "certificate authorities cannot be read");
+            }
         }
     }
-    found
+    store
 }

@@ -9,7 +9,6 @@ use dispatcher::arguments::{Arguments, Command};
 use dispatcher::failure::{Failure, code};
 use dispatcher::report::webhook::Reported;
 use dispatcher::report::{Patience, first_boot, webhook};
-use dispatcher::workspace::Paths;
 use dispatcher::{dispatch, steps};
 use host::Linux;
 
@@ -34,11 +33,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let paths = Paths {
-        run: arguments.dispatch.env_dir.clone(),
-        task: arguments.dispatch.task_mount_point.clone(),
-        ..Paths::default()
-    };
+    let paths = arguments.dispatch.paths();
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::new(code::NOT_PRIVILEGED, "this needs root"));
     }

@@ -84,9 +84,15 @@ fn look(paths: &Paths) -> Vec<Seen> {
     let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
     names.sort();
     let (mut tasks, mut boot) = (Vec::new(), Vec::new());
+    let mut known = Vec::new();
     for device in names.iter().map(|name| paths.root.join("dev").join(name)) {
         match volume_id(&device) {
-            Some(id) if id.starts_with(TASK_VOLUME) => tasks.push(Seen::Device(device)),
+            // The id holds the job's: the same one again is the same medium on a partition or a second path.
+            Some(id) if known.contains(&id) => {}
+            Some(id) if id.starts_with(TASK_VOLUME) => {
+                known.push(id);
+                tasks.push(Seen::Device(device));
+            }
             Some(id) if id == BOOT_VOLUME => boot.push(Seen::BootMedium(device)),
             _ => {}
         }
@@ -204,6 +210,9 @@ mod tests {
     fn two_tasks_are_refused_and_none_is_waited_for_in_vain() {
         let (_root, paths) = machine(&[("sr0", "TASK_1"), ("sr1", "TASK_2")]);
         assert_eq!(mounted(&paths, &Fake::new(), &[]), Err(code::MEDIUM_AMBIGUOUS.to_owned()));
+        let (_root, paths) = machine(&[("sda", "TASK_1"), ("sda1", "TASK_1")]);
+        let lines = mounted(&paths, &Fake::new(), &[]).unwrap();
+        assert!(lines[0].starts_with("mount iso9660 /dev/sda /mnt/task"), "{lines:?}");
         let (_root, paths) = machine(&[("sr0", "DEBIAN"), ("sda", "")]);
         assert_eq!(mounted(&paths, &Fake::new(), &[]), Err(code::MEDIUM_MISSING.to_owned()));
         let named = [paths.root.join("dev/sr0")];

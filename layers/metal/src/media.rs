@@ -5,11 +5,13 @@ use jiff::Timestamp;
 use crate::model::{JobId, TaskIso};
 use crate::tokens::{Match, Secrets};
 
-/// One of a job's two media.
+/// One of a job's media.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Medium {
     /// The task alone, for the second slot of a BMC.
     Task,
+    /// The maintenance ISO alone, for the first slot of a BMC.
+    Maintenance,
     /// The maintenance ISO with the task laid over its reserved room, for a BMC with one slot.
     Boot,
 }
@@ -19,13 +21,14 @@ impl Medium {
     pub fn file_name(self) -> &'static str {
         match self {
             Self::Task => "task.iso",
+            Self::Maintenance => "maintenance.iso",
             Self::Boot => "boot.iso",
         }
     }
 
     /// The medium with this last segment.
     pub fn of_file_name(name: &str) -> Option<Self> {
-        [Self::Task, Self::Boot].into_iter().find(|medium| medium.file_name() == name)
+        [Self::Task, Self::Maintenance, Self::Boot].into_iter().find(|medium| medium.file_name() == name)
     }
 }
 
@@ -128,7 +131,7 @@ pub fn range(header: Option<&str>, total: u64) -> Range {
         },
         (first, last) => {
             let Ok(first) = first.parse::<u64>() else { return Range::Whole };
-            let last = if last.is_empty() { u64::MAX } else { last.parse().unwrap_or(0) };
+            let Ok(last) = (if last.is_empty() { Ok(u64::MAX) } else { last.parse() }) else { return Range::Whole };
             if first >= total {
                 Range::Unsatisfiable
             } else if last < first {

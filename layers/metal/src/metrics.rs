@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use observe::metrics::{Counter, Counters, Gauge, Gauges, Histogram, Histograms, Registry};
 
-use crate::model::{JobOutcome, Status};
+use crate::model::{JobOutcome, Phase, Status};
 
 const BMC_BOUNDS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 const JOB_BOUNDS: &[f64] =
@@ -135,15 +135,7 @@ impl Metrics {
                 "Time in a phase of a job",
                 ["phase"],
                 PHASE_BOUNDS,
-                &[
-                    ["build-media"],
-                    ["discover"],
-                    ["mount"],
-                    ["boot-override"],
-                    ["power-off"],
-                    ["power-on"],
-                    ["await-report"],
-                ],
+                &Phase::TIMED.map(|phase| [phase.as_str()]),
             ),
             cleanup_duration: registry.histogram(
                 "cleanup_duration_seconds",

@@ -230,6 +230,23 @@ pub enum Phase {
     Finished,
 }
 
+impl Phase {
+    /// Those in which something is done or waited for, in order.
+    pub const TIMED: [Self; 11] = [
+        Self::BuildMedia,
+        Self::Discover,
+        Self::Mount,
+        Self::BootOverride,
+        Self::PowerOff,
+        Self::PowerOn,
+        Self::AwaitReport,
+        Self::AwaitOff,
+        Self::Eject,
+        Self::ClearOverride,
+        Self::Restart,
+    ];
+}
+
 /// How a job ended; it stays when the job is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -53,6 +53,24 @@ pub enum Effect {
     ClearOverride,
 }
 
+impl Effect {
+    /// Its name in logs (runbook 2.2, `op`).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BuildMedia => "iso.build",
+            Self::Discover => "discover",
+            Self::Mount => "mount",
+            Self::SetBootOverride => "boot.override",
+            Self::SwitchOff => "power.off",
+            Self::SwitchOn => "power.on",
+            Self::ObservePower => "power.observe",
+            Self::ForceOff => "power.force-off",
+            Self::Eject => "eject",
+            Self::ClearOverride => "boot.override.clear",
+        }
+    }
+}
+
 /// What the last effect brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {

@@ -21,7 +21,7 @@ pub const KEYS: &[Key] = &[
         "maintenance_iso_url",
         &["MAINTENANCE_ISO_URL"],
         None,
-        "Maintenance ISO for BMCs with two slots (default: /static/isos/bootc-maintenance.iso at media_url)",
+        "Maintenance ISO for BMCs with two slots (default: the one that was built, at media_url)",
     ),
     Key::secret("webhook_secret", &["WEBHOOK_SECRET"], "Signs the tokens of jobs (default: from the instance key)"),
     Key::secret("webhook_secret_old", &["WEBHOOK_SECRET_OLD"], "Accepted beside it while it is being rotated"),
@@ -46,10 +46,16 @@ pub const KEYS: &[Key] = &[
         Some("false"),
         "Take any certificate of a BMC whose record says nothing else",
     ),
-    Key::new("job_lease_ttl", &["JOB_LEASE_TTL"], Some("10m"), "A worker that is silent so long loses its jobs"),
+    Key::new(
+        "job_lease_ttl",
+        &["JOB_LEASE_TTL"],
+        Some("10m"),
+        "A worker whose heartbeat is silent so long loses its jobs",
+    ),
     Key::new("job_stuck_timeout", &["JOB_STUCK_TIMEOUT"], Some("4h"), "Ends a job, whatever it is at"),
     Key::new("job_report_timeout", &["JOB_REPORT_TIMEOUT"], Some("120m"), "From power on to the terminal report"),
     Key::new("job_first_boot_timeout", &["JOB_FIRST_BOOT_TIMEOUT"], Some("30m"), "From complete to the first boot"),
+    Key::new("job_retention_days", &["JOB_RETENTION_DAYS"], Some("14"), "Media of complete jobs are kept so long"),
     Key::new("job_power_off_grace", &["JOB_POWER_OFF_GRACE"], Some("30s"), "For a running OS before power is cut"),
     Key::new("job_power_poll", &["JOB_POWER_POLL"], Some("5s"), "Between two looks at a machine's power"),
 ];
@@ -91,6 +97,8 @@ pub struct MetalSettings {
     pub redfish_insecure: bool,
     /// A worker that is silent so long loses its jobs.
     pub lease: Duration,
+    /// Media of complete jobs are kept so long.
+    pub retention: Duration,
     /// For a running OS before power is cut.
     pub power_off_grace: Duration,
     /// How long things may take.
@@ -124,6 +132,7 @@ impl MetalSettings {
             redfish_retries: resolved.parse("redfish_retries")?,
             redfish_insecure: resolved.boolean("redfish_insecure")?,
             lease: resolved.duration("job_lease_ttl")?,
+            retention: Duration::from_hours(24 * u64::from(resolved.parse::<u32>("job_retention_days")?)),
             power_off_grace: resolved.duration("job_power_off_grace")?,
             limits: Limits {
                 report,

@@ -169,5 +169,9 @@ pub const FAILURE_CODES: &[&str] = &[
     "bootloader_missing",
     "bootloader_failed",
     "config_drive_failed",
+    "disk_hint_ambiguous",
+    "disk_hint_no_match",
+    "disk_too_small",
+    "unit_failed",
     "internal_error",
 ];

@@ -185,23 +185,23 @@ mod tests {
         ]
     }
 
-    fn selected(hints: DiskHints) -> Result<String, &'static str> {
+    fn selected(hints: &DiskHints) -> Result<String, &'static str> {
         hints.select(&disks()).map(|disk| disk.path.clone()).map_err(|error| error.code())
     }
 
     #[test]
     fn every_hint_has_to_fit() {
         let text = |text: &str| Some(text.to_owned());
-        assert_eq!(selected(DiskHints { serial: text("bb22"), ..Default::default() }), Ok("/dev/sdb".into()));
+        assert_eq!(selected(&DiskHints { serial: text("bb22"), ..Default::default() }), Ok("/dev/sdb".into()));
         assert_eq!(
-            selected(DiskHints { wwn: text("WWN-0x5000C500AA11"), ..Default::default() }),
+            selected(&DiskHints { wwn: text("WWN-0x5000C500AA11"), ..Default::default() }),
             Ok("/dev/sda".into())
         );
-        assert_eq!(selected(DiskHints { model: text("intel"), ..Default::default() }), Ok("/dev/sdc".into()));
-        assert_eq!(selected(DiskHints { max_size: Some(1 << 40), ..Default::default() }), Ok("/dev/sdc".into()));
+        assert_eq!(selected(&DiskHints { model: text("intel"), ..Default::default() }), Ok("/dev/sdc".into()));
+        assert_eq!(selected(&DiskHints { max_size: Some(1 << 40), ..Default::default() }), Ok("/dev/sdc".into()));
         let both = DiskHints { serial: text("bb22"), rotational: Some(false), ..Default::default() };
-        assert_eq!(selected(both), Err("disk_hint_no_match"));
-        assert_eq!(selected(DiskHints { rotational: Some(true), ..Default::default() }), Err("disk_hint_ambiguous"));
+        assert_eq!(selected(&both), Err("disk_hint_no_match"));
+        assert_eq!(selected(&DiskHints { rotational: Some(true), ..Default::default() }), Err("disk_hint_ambiguous"));
     }
 
     #[test]

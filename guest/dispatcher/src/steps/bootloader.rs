@@ -1,5 +1,6 @@
 //! `step bootloader-linux`: fstab, GRUB for this machine's firmware, and the reporter of the first boot.
 
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use recipe::{Roles, roles};
 use super::Context;
 use super::first_boot;
 use super::fstab::fstab;
-use super::target::{MountedTarget, Others, file_system_id, make_directory, prepared, settle};
+use super::target::{MountedTarget, Others, file_system_id, make_directory, prepared, root_of, settle};
 use crate::disks::partition_device;
 use crate::failure::{Failure, code};
 use crate::workspace::PreparedDisk;
@@ -31,6 +32,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<String, Failure> {
     write_fstab(context, &disk, &roles, &root)?;
     write_console(context, &root)?;
     settle(context.host);
+    link_root(context, &disk, &roles)?;
     bind_kernel(context, &root)?;
     let warning = install_grub(context, &disk, &roles, &root)?;
     configure_grub(context, &root)?;
@@ -46,6 +48,22 @@ fn write_fstab(context: &Context<'_>, disk: &PreparedDisk, roles: &Roles<'_>, ro
         fstab(roles, |placement| file_system_id(context.host, &partition_device(&disk.device, placement.index)))?;
     make_directory(&root.join("etc"))?;
     write(&root.join("etc/fstab"), &text, 0o644)
+}
+
+/// grub-mkconfig writes `root=UUID=…` only where `/dev/disk/by-uuid` has the file system, and a device name, which can
+/// be another one after the next boot, elsewhere. udev makes that link; where it has not, it is made here.
+fn link_root(context: &Context<'_>, disk: &PreparedDisk, roles: &Roles<'_>) -> Result<(), Failure> {
+    let device = partition_device(&disk.device, root_of(roles)?.index);
+    let link = context.paths.root.join("dev/disk/by-uuid").join(file_system_id(context.host, &device)?);
+    if link.exists() {
+        return Ok(());
+    }
+    if let Some(directory) = link.parent() {
+        make_directory(directory)?;
+    }
+    symlink(&device, &link).map_err(|error| {
+        Failure::new(code::STATE_UNWRITABLE, format!("cannot link {} to {device}: {error}", link.display()))
+    })
 }
 
 /// Kernel, GRUB and getty talk on the serial console that the recipe names.

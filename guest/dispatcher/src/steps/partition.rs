@@ -187,9 +187,13 @@ fn optional(context: &Context<'_>, command: &Command) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
+    use host::{Fake, Reply};
+    use recipe::callback::Callback;
     use recipe::partition_type::{EFI_SYSTEM, LINUX, SWAP};
 
     use super::*;
+    use crate::report::progress::Progress;
+    use crate::workspace::{Paths, Workspace};
 
     fn placement(index: u32, type_guid: uuid::Uuid, format: Format, label: &str) -> Placement {
         Placement {
@@ -224,6 +228,50 @@ mod tests {
             "/dev/nvme0n1",
         ];
         assert_eq!(command.argv(), expected);
+    }
+
+    #[test]
+    fn arrays_and_volumes_are_stopped_before_they_are_wiped() {
+        let device = |path: &str, kind: &str, children: &str| {
+            format!(
+                r#"{{"path": "{path}", "type": "{kind}", "size": 1, "log-sec": 512, "rm": false, "ro": false, "rota": true,
+                "serial": null, "wwn": null, "model": null, "mountpoints": [null], "children": [{children}]}}"#
+            )
+        };
+        let volume = device("/dev/mapper/vg-root", "lvm", "");
+        let array = device("/dev/md127", "raid1", &volume);
+        let disk = device("/dev/sda", "disk", &device("/dev/sda1", "part", &array));
+        let other = device("/dev/sdb", "disk", &device("/dev/sdb1", "part", ""));
+        let fake = Fake::new()
+            .on(&["lsblk"], Reply::Stdout(format!(r#"{{"blockdevices": [{disk}, {other}]}}"#)))
+            .on(&["vgchange"], Reply::Missing)
+            .on(&["sgdisk", "--zap-all"], Reply::Exit(2, "invalid main GPT header".into()));
+        let run = tempfile::tempdir().unwrap();
+        let paths = Paths { run: run.path().to_owned(), ..Paths::default() };
+        let recipe = recipe::parse(&serde_json::json!({"task_target": "other.target"})).unwrap();
+        let url: url::Url = "http://127.0.0.1:9/".parse().unwrap();
+        let callback = Callback {
+            job_id: uuid::Uuid::from_u128(1),
+            attempt: 1,
+            server_serial: "S".into(),
+            webhook_url: url.clone(),
+            progress_url: url.clone(),
+            first_boot_url: url,
+            webhook_token: "t".into(),
+            first_boot_token: "t".into(),
+            artifact: None,
+        };
+        let (workspace, progress) = (Workspace::new(run.path()), Progress::start(&callback));
+        let context = Context { host: &fake, paths: &paths, workspace, callback, recipe, progress };
+        wipe(&context, "/dev/sda").unwrap();
+        let expected = [
+            "vgchange --activate n",
+            "mdadm --stop /dev/md127",
+            "wipefs --all --force /dev/sda1",
+            "wipefs --all --force /dev/sda",
+            "sgdisk --zap-all /dev/sda",
+        ];
+        assert_eq!(fake.lines()[1..], expected);
     }
 
     #[test]

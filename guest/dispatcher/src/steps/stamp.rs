@@ -4,6 +4,7 @@
 //! system was made; without it the disk is made anew. `image_begun` is set before the first byte is unpacked and
 //! `image_digest` after the last one is on the disk; a disk with the first and without the second is made anew too.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use recipe::Placement;
@@ -40,7 +41,8 @@ impl Stamp {
     pub(super) fn write(&self, root: &Path) -> Result<(), Failure> {
         let directory = root.join(DIRECTORY);
         host::sync_file_system(root).map_err(Failure::of(code::STATE_UNWRITABLE))?;
-        std::fs::create_dir_all(&directory).map_err(|error| {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+        made.map_err(|error| {
             Failure::new(code::STATE_UNWRITABLE, format!("cannot make {}: {error}", directory.display()))
         })?;
         let text = serde_json::to_vec_pretty(self).map_err(Failure::of(code::STATE_UNWRITABLE))?;

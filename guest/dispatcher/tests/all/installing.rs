@@ -65,12 +65,16 @@ fn root_file_system() -> Vec<u8> {
 
 /// Puts an artifact into the registry; with `spoil`, the layer's bytes are not what the manifest says.
 fn publish(server: &Server, layer: &[u8], spoil: bool) -> Artifact {
+    publish_as(server, layer, "application/vnd.oci.image.layer.v1.tar", spoil)
+}
+
+fn publish_as(server: &Server, layer: &[u8], media_type: &str, spoil: bool) -> Artifact {
     let manifest = serde_json::to_vec(&json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "artifactType": "application/vnd.cairn.os-image.v1",
         "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest(b"{}"), "size": 2},
-        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(layer), "size": layer.len()}]
+        "layers": [{"mediaType": media_type, "digest": digest(layer), "size": layer.len()}]
     }))
     .unwrap();
     let reference = digest(&manifest);
@@ -167,6 +171,8 @@ fn check_boot(machine: &Machine) {
     assert_eq!(*machine.chroot.lock().unwrap(), expected);
     let id = |index| machine.probe(&machine.partition(index), "UUID");
     let (esp, root_id, swap, var) = (id(1), id(2), id(3), id(4));
+    let link = std::fs::read_link(machine.paths.root.join("dev/disk/by-uuid").join(&root_id)).unwrap();
+    assert_eq!(link.display().to_string(), machine.partition(2), "grub-mkconfig needs it");
     machine.look(2, |root| {
         let fstab = std::fs::read_to_string(root.join("etc/fstab")).unwrap();
         let lines: Vec<&str> = fstab.lines().skip(1).collect();
@@ -263,6 +269,43 @@ fn what_cannot_boot_or_fit_is_refused_before_anything_is_written() {
     assert_eq!(refused(json!([esp, root]), json!({"min_size": "1T"})), "disk_hint_no_match");
     std::fs::remove_dir_all(machine.paths.root.join("sys/firmware")).unwrap();
     assert_eq!(refused(json!([esp, root]), disk), code::LAYOUT_INVALID, "no ef02 on a BIOS machine");
+}
+
+#[test]
+fn every_file_system_and_compression_is_handled_by_the_programs_themselves() {
+    let test = "every_file_system_and_compression_is_handled_by_the_programs_themselves";
+    for program in ["mkfs.xfs", "mkfs.btrfs", "mkfs.ntfs", "zstd", "gzip"] {
+        if Linux.run(&Command::new(program).arg("--version")).is_err_and(|error| error.is_missing()) {
+            return stage::not_run(test, &format!("{program} is missing"));
+        }
+    }
+    let Some(machine) = Machine::new(test, 1200) else { return };
+    let server = Server::start(&[]);
+    let mut recipe = recipe(&machine);
+    for (job, root, compressor, media_type) in [
+        (0x61, "xfs", "zstd", "application/vnd.oci.image.layer.v1.tar+zstd"),
+        (0x62, "btrfs", "gzip", "application/vnd.oci.image.layer.v1.tar+gzip"),
+    ] {
+        recipe["partition_layout"] = json!([
+            {"size": "40M", "type_guid": "ef00", "format": "vfat"},
+            {"size": "50%", "format": root, "label": "a-root-label-too-long", "mountpoint": "/"},
+            {"size": "50%", "format": if root == "xfs" { "btrfs" } else { "xfs" }, "mountpoint": "/srv"},
+            {"size": "16M", "format": "ntfs", "label": "windows"}
+        ]);
+        let layer = Linux.run(&Command::new(compressor).arg("-c").input(root_file_system())).unwrap().stdout;
+        let callback = callback(&server, job, publish_as(&server, &layer, media_type, false));
+        machine.dispatched(&callback, &recipe);
+        step(&machine, Step::Partition).unwrap();
+        step(&machine, Step::ImageLinux).unwrap();
+        step(&machine, Step::BootloaderLinux).unwrap();
+        assert_eq!(machine.probe(&machine.partition(2), "TYPE"), root);
+        assert_eq!(machine.probe(&machine.partition(4), "TYPE"), "ntfs");
+        machine.look_as(2, root, |at| {
+            assert_eq!(at.join("usr/bin/su").metadata().unwrap().mode() & 0o7777, 0o4755);
+            let fstab = std::fs::read_to_string(at.join("etc/fstab")).unwrap();
+            assert!(fstab.contains(&format!(" / {root} defaults 0 0\n")), "{fstab}");
+        });
+    }
 }
 
 #[test]

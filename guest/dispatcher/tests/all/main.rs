@@ -3,6 +3,7 @@
 // A failed unwrap is a failed test, also in what the tests share.
 #![allow(clippy::unwrap_used)]
 
+mod binary;
 mod dispatching;
 mod installing;
 mod reporting;

@@ -11,7 +11,7 @@ use host::{Fake, Mount, Mounts};
 use recipe::callback::ProgressEvent;
 use uuid::Uuid;
 
-use super::server::Server;
+use super::server::{Server, serve_tls};
 use super::stage;
 
 const QUICK: Patience =
@@ -169,8 +169,43 @@ fn the_reporter_stays_while_the_controller_cannot_be_reached() {
     let server = Server::start(&[500; 9]);
     let root = tempfile::tempdir().unwrap();
     let config_path = root.path().join("config.json");
-    let config = first_boot::Config { url: server.url.clone(), token: "x".into(), authorities: None };
+    let config =
+        first_boot::Config { url: server.url.join("/first-boot").unwrap(), token: "x".into(), authorities: None };
     std::fs::write(&config_path, serde_json::to_vec(&config).unwrap()).unwrap();
     assert_eq!(first_boot::run(&config_path, root.path(), QUICK).unwrap_err().code, "first_boot_unreachable");
     assert!(config_path.exists());
+}
+
+#[test]
+fn an_authority_that_only_the_maintenance_system_knew_is_trusted() {
+    let test = "an_authority_that_only_the_maintenance_system_knew_is_trusted";
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name).display().to_string();
+    let command = host::Command::new("openssl").args(["req", "-x509", "-newkey", "ec", "-pkeyopt"]).args([
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-subj",
+        "/CN=controller",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+        "-keyout",
+        &at("key.pem"),
+        "-out",
+        &at("authority.pem"),
+    ]);
+    if let Err(error) = host::Processes::run(&host::Linux, &command) {
+        return stage::not_run(test, &error.to_string());
+    }
+    let (url, _runtime) = serve_tls(&root.path().join("authority.pem"), &root.path().join("key.pem"));
+    let report = |authorities| {
+        let config_path = root.path().join("config.json");
+        let config = first_boot::Config { url: url.join("/first-boot").unwrap(), token: "x".into(), authorities };
+        std::fs::write(&config_path, serde_json::to_vec(&config).unwrap()).unwrap();
+        first_boot::run(&config_path, root.path(), Patience { attempts: 1, ..QUICK })
+    };
+    let error = report(None).unwrap_err();
+    assert!(error.message.contains("UnknownIssuer") || error.message.contains("certificate"), "{error}");
+    report(Some(root.path().join("authority.pem"))).unwrap();
 }

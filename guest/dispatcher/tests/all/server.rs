@@ -76,3 +76,36 @@ async fn answer(
     let status = if scripted { shared.statuses.pop_front().unwrap_or(200) } else { 204 };
     StatusCode::from_u16(status).unwrap().into_response()
 }
+
+/// A TLS server on a free port that answers every connection's first request with 204. It ends with the runtime.
+pub(crate) fn serve_tls(certificate: &std::path::Path, key: &std::path::Path) -> (Url, tokio::runtime::Runtime) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::crypto::ring::default_provider;
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let chain = vec![CertificateDer::from_pem_file(certificate).unwrap()];
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap())
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
+    runtime.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut request = Vec::new();
+            // The body of the report is `{}`.
+            while !request.ends_with(b"{}") && stream.read_buf(&mut request).await.is_ok_and(|count| count > 0) {}
+            let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    (url, runtime)
+}

@@ -103,11 +103,15 @@ impl Machine {
         Linux.run(&command).map(|output| output.text()).unwrap_or_default()
     }
 
-    /// Looks at a file system of the disk.
+    /// Looks at an ext4 file system of the disk.
     pub(crate) fn look<T>(&self, index: u32, look: impl FnOnce(&Path) -> T) -> T {
+        self.look_as(index, "ext4", look)
+    }
+
+    pub(crate) fn look_as<T>(&self, index: u32, filesystem: &str, look: impl FnOnce(&Path) -> T) -> T {
         let at = self.root.path().join("look");
         std::fs::create_dir_all(&at).unwrap();
-        Linux.mount(&Mount::new(self.partition(index), &at, "ext4")).unwrap();
+        Linux.mount(&Mount::new(self.partition(index), &at, filesystem)).unwrap();
         let seen = look(&at);
         Linux.unmount(&at).unwrap();
         seen

@@ -81,6 +81,32 @@ impl Connection {
         })
     }
 
+    /// Whether the machine behind the BMC is the one that the record means: a wrong address must not wipe another machine.
+    /// A BMC that does not know its machine's serial number is believed, and that is told.
+    pub(crate) async fn identify(&self, server: &Server) -> Result<Option<String>, Failure> {
+        let inventory = self
+            .bmc
+            .inventory(Phase::new(op::DISCOVER, DISCOVER))
+            .await
+            .map_err(|error| failed("redfish.discover", &error))?;
+        let names = [&inventory.serial_number, &inventory.sku, &inventory.uuid, &inventory.system_id];
+        let names: Vec<&str> =
+            names.into_iter().filter_map(|name| name.as_deref()).filter(|name| says_something(name)).collect();
+        let is = |wanted: &str| names.iter().any(|name| name.eq_ignore_ascii_case(wanted));
+        let meant = server.spec.bmc.system.as_deref().unwrap_or(server.serial.as_str());
+        if is(meant) || is(server.serial.as_str()) {
+            return Ok(None);
+        }
+        if server.spec.bmc.system.is_none() && !inventory.serial_number.as_deref().is_some_and(says_something) {
+            return Ok(Some("the BMC does not tell the serial number of its machine".to_owned()));
+        }
+        Err(Failure {
+            step: "redfish.discover".to_owned(),
+            code: errors::BMC_SYSTEM.to_owned(),
+            detail: format!("this BMC manages {}, and {meant} is meant", names.join(" alias ")),
+        })
+    }
+
     /// Vendor as a label.
     pub(crate) fn vendor(&self) -> &str {
         self.bmc.vendor_label()
@@ -205,6 +231,12 @@ impl Connection {
             tracing::debug!(error = &error as &dyn std::error::Error, "a BMC session stays open");
         }
     }
+}
+
+/// Whether a maker has filled a serial number in.
+fn says_something(name: &str) -> bool {
+    const EMPTY: [&str; 6] = ["", "unknown", "not specified", "to be filled by o.e.m.", "default string", "none"];
+    !EMPTY.contains(&name.trim().to_lowercase().as_str())
 }
 
 /// The word for a power state.

@@ -2,24 +2,28 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use cairn_core::ErrorKind;
 use futures::Stream;
-use oci_registry::{Reference, RepositoryName, Selector};
+use oci_registry::{RepositoryName, Selector};
+use recipe::OciReference;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 use web::{Detail, Json, Problem, Query};
 
 use super::servers::PAGE;
 use super::view::{JobList, JobView};
 use super::{Shared, header, not_found};
+use crate::adapters::bmc::chain;
 use crate::context::Metal;
 use crate::errors;
-use crate::model::{ArtifactRef, Job, JobId, Serial, Status};
+use crate::model::{ArtifactRef, BmcTls, Job, JobId, Serial, Server, Status};
 use crate::store::{Inserted, JobFilter, NewJob};
 
 /// Body of `POST`.
@@ -52,10 +56,16 @@ pub(super) async fn create(
             problem.to_string(),
         )])
     })?;
-    if metal.store.server(&serial).await?.is_none() {
+    let key = idempotency_key(&headers)?;
+    if let Some(key) = &key
+        && let Some(job) = metal.store.job_by_key(&serial, key).await?
+    {
+        return existing(&job, &body.recipe);
+    }
+    let Some(server) = metal.store.server(&serial).await? else {
         return Err(not_found("server", &serial)
             .hint("make its record first: cairn metal server add, or PUT /api/v1/servers/{serial}"));
-    }
+    };
     if !recipe.task_target.can_run() {
         let detail = format!("{} cannot be run by this version", recipe.task_target);
         return Err(Problem::new(ErrorKind::Invalid, errors::TARGET_NOT_SUPPORTED, detail));
@@ -66,26 +76,22 @@ pub(super) async fn create(
             .hint("build one: cairn metal image build"));
     }
     let artifact = match &recipe.oci_url {
-        Some(reference) => Some(resolve(&metal, &reference.to_string()).await?),
+        Some(reference) => Some(resolve(&metal, &server, reference).await?),
         None => None,
     };
-    let key = header(&headers, "idempotency-key").filter(|key| !key.is_empty());
-    if key.is_some_and(|key| key.len() > 255) {
-        return Err(invalid("an Idempotency-Key has at most 255 characters"));
-    }
     let new = NewJob {
         id: JobId::new(),
         serial: serial.clone(),
         recipe_json: body.recipe.to_string(),
         task_target: recipe.task_target.to_string(),
         artifact,
-        idempotency_key: key.map(str::to_owned),
+        idempotency_key: key,
         now: metal.clock.now(),
     };
     match metal.store.insert_job(&new).await? {
         Inserted::Created(job) => {
             metal.metrics.transition(None, Status::Queued);
-            tracing::info!(job_id = %job.id, server_serial = %serial, step = "validation.schema",
+            tracing::info!(job_id = %job.id, server_serial = %serial, step = "validation.schema", op = "validation",
                 schema_id = recipe::SCHEMA_ID, recipe_bytes = new.recipe_json.len(), "recipe accepted");
             metal.wake.queue();
             let mut view = JobView::of(&job);
@@ -93,17 +99,31 @@ pub(super) async fn create(
                 recipe::lints(&recipe).into_iter().map(|lint| format!("{}: {}", lint.code, lint.message)).collect();
             Ok((StatusCode::ACCEPTED, Json(view)))
         }
-        Inserted::Existing(job) if job.recipe_json == new.recipe_json => Ok((StatusCode::OK, Json(JobView::of(&job)))),
-        Inserted::Existing(job) => {
-            let detail = format!("this Idempotency-Key brought job {} with another recipe", job.id);
-            Err(Problem::new(ErrorKind::Conflict, errors::IDEMPOTENCY_CONFLICT, detail))
-        }
+        Inserted::Existing(job) => existing(&job, &body.recipe),
         Inserted::Active(active) => {
             let detail = format!("server {serial} has job {active}, which is not complete");
             Err(Problem::new(ErrorKind::Conflict, errors::ACTIVE_JOB, detail)
                 .hint("wait for it (cairn metal job watch) or end it (cairn metal job cancel)"))
         }
     }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    match header(headers, "idempotency-key") {
+        None | Some("") => Ok(None),
+        Some(key) if key.len() > 255 => Err(invalid("an Idempotency-Key has at most 255 characters")),
+        Some(key) => Ok(Some(key.to_owned())),
+    }
+}
+
+/// The answer to a key that came before.
+fn existing(job: &Job, recipe: &Value) -> Result<(StatusCode, Json<JobView>), Problem> {
+    let same = serde_json::from_str::<Value>(&job.recipe_json).is_ok_and(|earlier| earlier == *recipe);
+    if same {
+        return Ok((StatusCode::OK, Json(JobView::of(job))));
+    }
+    let detail = format!("this Idempotency-Key brought job {} with another recipe", job.id);
+    Err(Problem::new(ErrorKind::Conflict, errors::IDEMPOTENCY_CONFLICT, detail))
 }
 
 pub(super) async fn show(State(metal): Shared, Path(id): Path<String>) -> Result<Json<JobView>, Problem> {
@@ -261,68 +281,63 @@ fn invalid_recipe(violations: Vec<recipe::Violation>) -> Problem {
 }
 
 /// Fixes a reference to a digest now, so that the machine gets what was meant when the job was posted.
-async fn resolve(metal: &Metal, text: &str) -> Result<ArtifactRef, Problem> {
-    let reference = Reference::parse(text).map_err(|problem| {
-        invalid("the recipe has a fault").detail_list(vec![Detail::at(
-            "/recipe/oci_url",
-            "pattern",
-            problem.to_string(),
-        )])
-    })?;
-    let own = match &reference.registry {
-        None => true,
-        Some(host) => [&metal.urls.media, &metal.urls.callback].into_iter().any(|url| authority(url) == *host),
+async fn resolve(metal: &Metal, server: &Server, reference: &OciReference) -> Result<ArtifactRef, Problem> {
+    let fault = |problem: String| {
+        invalid("the recipe has a fault").detail_list(vec![Detail::at("/oci_url", "pattern", problem)])
     };
+    let repository: RepositoryName =
+        reference.repository.parse().map_err(|problem: oci_registry::InvalidName| fault(problem.to_string()))?;
+    let selector: Selector =
+        reference.reference().parse().map_err(|problem: oci_registry::InvalidSelector| fault(problem.to_string()))?;
     let missing = || {
-        let detail = format!("there is no artifact {text}");
+        let detail = format!("there is no artifact {reference}");
         Problem::new(ErrorKind::Invalid, errors::ARTIFACT_MISSING, detail)
             .hint("push it first: cairn metal artifact push; list what is there: cairn metal artifact list")
     };
-    let (repository, selector) = (reference.repository.clone(), reference.selector());
-    if own {
-        let Some(registry) = &metal.registry else {
-            return Err(missing().hint("this controller serves no registry (ENABLE_REGISTRY=false)"));
-        };
-        let found = registry.resolve(&repository, &selector).await.map_err(|error| Problem::internal(&error))?;
-        let digest = found.ok_or_else(missing)?.digest.to_string();
-        return Ok(ArtifactRef {
-            registry: None,
-            repository: repository.to_string(),
-            digest,
-            requested: text.to_owned(),
-        });
+    let requested = reference.to_string();
+    if let Some(host) = &reference.registry
+        && !is_own(metal, server, host)
+    {
+        let scheme = if reference.scheme.as_deref() == Some("http") { "http" } else { "https" };
+        let found = resolve_elsewhere(&format!("{scheme}://{host}"), &repository, &selector).await?;
+        let (base, digest) = found.ok_or_else(missing)?;
+        return Ok(ArtifactRef { registry: Some(base), repository: repository.to_string(), digest, requested });
     }
-    resolve_elsewhere(&reference, &repository, &selector, text).await?.ok_or_else(missing)
+    let Some(registry) = &metal.registry else {
+        return Err(missing().hint("this controller serves no registry (ENABLE_REGISTRY=false)"));
+    };
+    let found = registry.resolve(&repository, &selector).await.map_err(|error| Problem::internal(&error))?;
+    let digest = found.ok_or_else(missing)?.digest.to_string();
+    Ok(ArtifactRef { registry: None, repository: repository.to_string(), digest, requested })
+}
+
+/// Whether a host in a reference is this controller, by any of the addresses that it is known under.
+fn is_own(metal: &Metal, server: &Server, host: &str) -> bool {
+    [metal.media_url(server), metal.callback_url(server), metal.urls.media.clone(), metal.urls.callback.clone()]
+        .iter()
+        .any(|url| authority(url) == host)
 }
 
 async fn resolve_elsewhere(
-    reference: &Reference,
+    registry: &str,
     repository: &RepositoryName,
     selector: &Selector,
-    text: &str,
-) -> Result<Option<ArtifactRef>, Problem> {
-    let host = reference.registry.clone().unwrap_or_default();
+) -> Result<Option<(Url, String)>, Problem> {
     let unreachable = |problem: &dyn std::error::Error| {
-        let detail = format!("registry {host} does not answer: {problem}");
+        let detail = format!("registry {registry} does not answer: {}", chain(problem));
         Problem::new(ErrorKind::Unreachable, errors::REGISTRY_UNREACHABLE, detail)
     };
-    let base = url::Url::parse(&format!("https://{host}")).map_err(|problem| unreachable(&problem))?;
-    let http = crate::adapters::tls::client(&crate::model::BmcTls::System, std::time::Duration::from_secs(30))
+    let base = Url::parse(registry).map_err(|problem| unreachable(&problem))?;
+    let http = crate::adapters::tls::client(&BmcTls::System, Duration::from_secs(30))
         .map_err(|problem| unreachable(&problem))?;
-    let client = oci_registry::client::Client::new(http, base.clone(), None);
-    match client.resolve(repository, selector).await {
-        Ok(found) => Ok(Some(ArtifactRef {
-            registry: Some(base),
-            repository: repository.to_string(),
-            digest: found.digest.to_string(),
-            requested: text.to_owned(),
-        })),
+    match oci_registry::client::Client::new(http, base.clone(), None).resolve(repository, selector).await {
+        Ok(found) => Ok(Some((base, found.digest.to_string()))),
         Err(error) if error.status() == Some(404) => Ok(None),
         Err(error) => Err(unreachable(&error)),
     }
 }
 
-fn authority(url: &url::Url) -> String {
+fn authority(url: &Url) -> String {
     match (url.host_str(), url.port()) {
         (Some(host), Some(port)) => format!("{host}:{port}"),
         (Some(host), None) => host.to_owned(),

@@ -19,7 +19,7 @@ use super::{Shared, header, not_found};
 use crate::context::Metal;
 use crate::errors;
 use crate::media::{Medium, Piece, Range, Refused, Room, check, overlay, range};
-use crate::model::JobId;
+use crate::model::{JobId, Status};
 use crate::tokens::Match;
 
 #[derive(Deserialize)]
@@ -93,6 +93,9 @@ async fn medium(
     let id: JobId = job.parse().map_err(|_| missing())?;
     let job = metal.store.job(id).await?.ok_or_else(missing)?;
     let iso = job.task_iso.ok_or_else(missing)?;
+    if job.status == Status::Complete {
+        return Err(forbidden(metal, id, Refused::Expired));
+    }
     match check(&metal.signing, id, medium, &iso, expires, &signature, metal.clock.now()) {
         Ok(Match::Current) => {}
         Ok(Match::Old) => tracing::info!(job_id = %id, "a medium was fetched with the secret before the rotation"),
@@ -108,6 +111,17 @@ async fn medium(
                 cache: "private, max-age=60",
             };
             answer
+                .respond(method, headers, async |first, length| {
+                    source.seek(SeekFrom::Start(first)).await?;
+                    Ok(stream(source, length))
+                })
+                .await
+        }
+        Medium::Maintenance => {
+            let mut source = open(&task.with_file_name("maintenance.iso"), file).await?;
+            let total = source.metadata().await.map_err(|error| Problem::internal(&error))?.len();
+            // Its bytes stay as long as the job keeps its name for them.
+            Answer { total, etag: format!("\"{id}-{total:x}\""), cache: "private, max-age=60" }
                 .respond(method, headers, async |first, length| {
                     source.seek(SeekFrom::Start(first)).await?;
                     Ok(stream(source, length))

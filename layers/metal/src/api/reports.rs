@@ -61,7 +61,7 @@ pub(super) async fn webhook(
     };
     metal.metrics.webhooks.with([status]).inc();
     Metrics::seconds(&metal.metrics.webhook_duration, received.elapsed());
-    tracing::info!(job_id = %job.id, server_serial = %serial, status, failed_step = report.failed_step.as_deref(),
+    tracing::info!(job_id = %job.id, server_serial = %serial, step = "webhook.wait", op = "webhook", status, failed_step = report.failed_step.as_deref(),
         duration_ms = u64::try_from(received.elapsed().as_millis()).unwrap_or(u64::MAX), "report received");
     if duplicate {
         metal.metrics.webhook_duplicates.inc();
@@ -220,7 +220,7 @@ pub(crate) fn count_end(metal: &Metal, job: &Job, ending: &Ending) {
     let duration = metal.clock.now().duration_since(job.created_at);
     let target = job.task_target.as_str();
     metal.metrics.job_duration.with([ending.outcome.as_str(), target]).observe(duration.as_secs_f64());
-    if let Some(failure) = &ending.failure {
+    if let Some(failure) = ending.failure.as_ref().filter(|_| ending.outcome == JobOutcome::Failed) {
         let known = FAILURE_STEPS.into_iter().find(|step| *step == failure.step).unwrap_or("workflow.unknown");
         metal.metrics.failures.with([known, target]).inc();
     }

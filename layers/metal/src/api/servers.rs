@@ -14,7 +14,7 @@ use web::{Detail, Json, Problem, Query};
 use super::view::{ServerList, ServerView};
 use super::{Shared, not_found};
 use crate::errors;
-use crate::model::{BmcSpec, BmcTls, Overrides, Serial, Server, ServerSpec};
+use crate::model::{BmcSpec, BmcTls, Overrides, Serial, Server, ServerSpec, Status};
 
 /// Purpose under which BMC passwords are sealed; the serial number follows it, so that a sealed password is of use in
 /// one record only.
@@ -75,6 +75,13 @@ pub(super) async fn put(
         };
         faults.extend(network.violations().into_iter().map(at));
     }
+    if let Some(vendor) = &body.vendor
+        && redfish::Vendor::named(vendor).is_none()
+    {
+        let message =
+            format!("{vendor:?} is none of idrac, ilo, xcc, supermicro, dgx, ami; leave it out to have it found");
+        faults.push(Detail::at("/vendor", "unknown_value", message));
+    }
     if let BmcTls::Pin { sha256 } = &body.bmc.tls
         && crate::adapters::tls::parse_pin(sha256).is_none()
     {
@@ -91,6 +98,14 @@ pub(super) async fn put(
     if !faults.is_empty() {
         let detail = format!("the record of server {serial} has {} fault(s)", faults.len());
         return Err(Problem::new(ErrorKind::Invalid, errors::VALIDATION, detail).detail_list(faults));
+    }
+    if let Some(known) = &known
+        && (known.spec.bmc.address != body.bmc.address || known.spec.bmc.system != body.bmc.system)
+        && let Some(job) = metal.store.latest_job(&serial).await?
+        && job.status != Status::Complete
+    {
+        let detail = format!("job {} is not complete: its clean-up would go to another BMC", job.id);
+        return Err(Problem::new(ErrorKind::Conflict, errors::ACTIVE_JOB, detail));
     }
     let now = metal.clock.now();
     let server = Server {

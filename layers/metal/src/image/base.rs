@@ -80,7 +80,7 @@ impl Base {
         let release = kernel::release(lock)?;
         initramfs::build(&root, &release, lock.epoch, &scratch, &made.join("initramfs"))?;
         progress.step("packing the base system");
-        squash(&root, lock.epoch, &made.join("base.squashfs"))?;
+        squash(&root, lock.epoch, 19, &made.join("base.squashfs"))?;
         workspace.check_stop()?;
         let parent = self.directory.parent().unwrap_or(&self.directory);
         std::fs::create_dir_all(parent).map_err(ImageError::file("create", parent))?;
@@ -88,13 +88,13 @@ impl Base {
     }
 }
 
-/// Packs `root` so that equal trees are equal bytes.
-pub(super) fn squash(root: &Path, epoch: u64, output: &Path) -> Result<(), ImageError> {
-    let epoch = epoch.to_string();
+/// Packs `root` so that equal trees are equal bytes. `level` is zstd's, 1 to 22.
+pub(super) fn squash(root: &Path, epoch: u64, level: u8, output: &Path) -> Result<(), ImageError> {
+    let (epoch, level) = (epoch.to_string(), level.to_string());
     Tool::new("mksquashfs")
         .arg(root)
         .arg(output)
-        .args(["-noappend", "-no-progress", "-quiet", "-no-exports", "-comp", "zstd", "-Xcompression-level", "19"])
+        .args(["-noappend", "-no-progress", "-quiet", "-no-exports", "-comp", "zstd", "-Xcompression-level", &level])
         .args(["-b", "256K", "-mkfs-time", &epoch, "-all-time", &epoch])
         .run()?;
     Ok(())

@@ -167,10 +167,11 @@ fn keep_one(firmware: &Path, path: &Path, kept: &mut BTreeSet<PathBuf>) {
         return;
     }
     // A link's target lies in the same tree; `..` is resolved by the file system, so the real path is what counts.
-    if let (true, Ok(real), Ok(base)) = (path.is_symlink(), path.canonicalize(), firmware.canonicalize()) {
-        if let Ok(relative) = real.strip_prefix(base) {
-            keep_one(firmware, &firmware.join(relative), kept);
-        }
+    if path.is_symlink()
+        && let (Ok(real), Ok(base)) = (path.canonicalize(), firmware.canonicalize())
+        && let Ok(relative) = real.strip_prefix(base)
+    {
+        keep_one(firmware, &firmware.join(relative), kept);
     }
 }
 

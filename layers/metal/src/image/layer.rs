@@ -130,7 +130,8 @@ impl Layer {
             let place = self.root.join(WEBHOOK_SECRET_PATH.trim_start_matches('/'));
             tree::write(&place, 0o600, secret.trim_ascii_end())?;
         }
-        squash(&self.root, lock.epoch, output)
+        // Packed for every image, unlike the base: quick rather than small.
+        squash(&self.root, lock.epoch, 6, output)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the effects of [`crate::plan`] do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,7 +81,7 @@ async fn attempt(metal: &Arc<Metal>, job: &Job, effect: Effect, bench: &mut Benc
     let Some(bmc) = &bench.connection else { return Ok(Seen::Nothing) };
     match effect {
         Effect::BuildMedia => {}
-        Effect::Discover => discover(metal, job, bmc).await?,
+        Effect::Discover => discover(metal, job, &server, bmc).await?,
         Effect::Mount => mount(metal, job, &server, bmc).await?,
         Effect::SetBootOverride => {
             let warnings = bmc.boot_from_cd().await?;
@@ -149,8 +149,11 @@ async fn connect(metal: &Metal, job: &Job, server: &Server) -> Result<Connection
     Ok(connection)
 }
 
-async fn discover(metal: &Metal, job: &Job, bmc: &Connection) -> Result<(), Trouble> {
+async fn discover(metal: &Metal, job: &Job, server: &Server, bmc: &Connection) -> Result<(), Trouble> {
     let slots = bmc.slots()?;
+    if let Some(doubt) = bmc.identify(server).await? {
+        metal.store.append_event(job.id, metal.clock.now(), Level::Warn, &doubt, Some("redfish.discover")).await?;
+    }
     let message = format!("BMC found: vendor {}, {slots} slot(s) for media", bmc.vendor());
     Ok(note(metal, job, &message, "redfish.discover").await?)
 }
@@ -164,12 +167,16 @@ async fn mount(metal: &Metal, job: &Job, server: &Server, bmc: &Connection) -> R
         task: at(&signed_path(&metal.signing, job.id, Medium::Task, iso))?,
         maintenance: match &metal.settings.maintenance_iso_url {
             Some(url) => url.clone(),
-            None => at("/static/isos/bootc-maintenance.iso")?,
+            None => at(&signed_path(&metal.signing, job.id, Medium::Maintenance, iso))?,
         },
     };
     // Written down first: whatever happens next, clean-up looks into the slots. The signed URL itself is not kept.
     let first = observe::redaction::redact_text(media.maintenance.as_str()).into_owned();
     metal.store.touch_media(job.id, &first).await?;
+    if !job.media_touched {
+        // Whatever an earlier job or a person left in any of the slots could be taken for this job's task.
+        bmc.eject().await?;
+    }
     let slots = bmc.mount(&media, server.spec.overrides.slots).await?;
     let message = format!("maintenance OS and task inserted into {}", slots.join(" and "));
     Ok(note(metal, job, &message, "redfish.mount.maintenance").await?)
@@ -211,12 +218,23 @@ fn write_media(metal: &Metal, job: &Job, server: &Server) -> Result<crate::model
     };
     let iso = task_iso::store(&metal.settings.task_iso_dir, &contents, url_expiry(metal))
         .map_err(|error| iso_failure(&chain(&error)))?;
-    keep_maintenance_iso(metal, Path::new(&iso.path))?;
-    Ok(iso)
+    let kept = keep_maintenance_iso(metal, Path::new(&iso.path))?;
+    let unusable = |detail: String| Failure {
+        step: "iso.build".to_owned(),
+        code: errors::MAINTENANCE_IMAGE_MISSING.to_owned(),
+        detail,
+    };
+    match kept.map(|path| task_iso::room(&path)) {
+        Some(Ok(room)) if room.length < iso.size_bytes => {
+            Err(unusable("the maintenance image keeps too little room".to_owned()))
+        }
+        Some(Err(error)) => Err(unusable(chain(&error))),
+        _ => Ok(iso),
+    }
 }
 
 /// The job keeps the maintenance ISO that it began with, even when a new one is built meanwhile: a second name, no copy.
-fn keep_maintenance_iso(metal: &Metal, task: &Path) -> Result<(), Failure> {
+fn keep_maintenance_iso(metal: &Metal, task: &Path) -> Result<Option<PathBuf>, Failure> {
     let source = metal.settings.maintenance_iso();
     let kept = task.with_file_name("maintenance.iso");
     match std::fs::remove_file(&kept) {
@@ -226,10 +244,11 @@ fn keep_maintenance_iso(metal: &Metal, task: &Path) -> Result<(), Failure> {
         _ => {}
     }
     match std::fs::hard_link(&source, &kept) {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(Some(kept)),
         // Only a BMC with two slots can be served then, and it is given its own URL.
-        Err(_) if metal.settings.maintenance_iso_url.is_some() => Ok(()),
+        Err(_) if metal.settings.maintenance_iso_url.is_some() => Ok(None),
         Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => std::os::unix::fs::symlink(&source, &kept)
+            .map(|()| Some(kept.clone()))
             .map_err(|error| iso_failure(&format!("cannot link {}: {error}", kept.display()))),
         Err(error) => Err(Failure {
             step: "iso.build".to_owned(),

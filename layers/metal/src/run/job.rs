@@ -12,7 +12,7 @@ use crate::api::count_end;
 use crate::context::Metal;
 use crate::metrics::Metrics;
 use crate::model::{Failure, FirstBoot, Job, JobId, JobOutcome, Level, Phase, Status};
-use crate::plan::{Effect, Seen, step};
+use crate::plan::{Effect, Seen, step, taxonomy};
 use crate::store::{Ending, Error};
 
 /// Brings a job to `complete`.
@@ -26,15 +26,19 @@ pub(super) async fn look_after(metal: &Arc<Metal>, id: JobId) -> Result<(), Erro
 async fn steps(metal: &Arc<Metal>, id: JobId, bench: &mut Bench) -> Result<(), Error> {
     let mut watch = metal.wake.watch(id);
     let mut seen = Seen::Nothing;
-    let mut entered = Instant::now();
+    let mut entered: Option<(Phase, Instant)> = None;
     while let Some(job) = metal.store.job(id).await? {
-        let span = tracing::info_span!("job", job_id = %id, server_serial = %job.serial, step = %job.phase,
-            worker_id = metal.worker_id, attempt = job.attempt);
+        // A report ends a phase from outside, so it is the row that tells.
+        if entered.is_none_or(|(phase, _)| phase != job.phase)
+            && let Some((left, since)) = entered.replace((job.phase, Instant::now()))
+        {
+            Metrics::seconds(&metal.metrics.phase_duration.with([left.as_str()]), since.elapsed());
+        }
+        let span = tracing::info_span!("job", job_id = %id, server_serial = %job.serial, step = taxonomy(job.phase),
+            phase = %job.phase, worker_id = metal.worker_id, attempt = job.attempt);
         match step(&job, &seen, metal.clock.now(), &metal.settings.limits) {
             Outcome::Go(next) => {
-                metal.metrics.phase_duration.with([job.phase.as_str()]).observe(entered.elapsed().as_secs_f64());
                 enter(metal, &job, next).instrument(span).await?;
-                entered = Instant::now();
                 seen = Seen::Nothing;
             }
             Outcome::Do(effect) => {
@@ -92,8 +96,15 @@ async fn carry_out(metal: &Arc<Metal>, job: &Job, effect: Effect, bench: &mut Be
     let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     match &seen {
         Seen::Failed(failure) => {
-            tracing::warn!(op = ?effect, code = failure.code, step = failure.step, detail = failure.detail, duration_ms,
-                retried = job.status != Status::Provisioning || effect == Effect::ObservePower, "effect failed");
+            tracing::warn!(
+                op = effect.as_str(),
+                code = failure.code,
+                step = failure.step,
+                detail = failure.detail,
+                duration_ms,
+                retried = job.status != Status::Provisioning || effect == Effect::ObservePower,
+                "effect failed"
+            );
             if job.status != Status::Provisioning && job.reason != failure.detail {
                 let now = metal.clock.now();
                 let message = format!("{}: {}", failure.code, failure.detail);
@@ -102,7 +113,7 @@ async fn carry_out(metal: &Arc<Metal>, job: &Job, effect: Effect, bench: &mut Be
             }
         }
         _ if effect == Effect::ObservePower => {}
-        _ => tracing::info!(op = ?effect, duration_ms, "effect done"),
+        _ => tracing::info!(op = effect.as_str(), duration_ms, "effect done"),
     }
     Ok(seen)
 }
@@ -110,8 +121,8 @@ async fn carry_out(metal: &Arc<Metal>, job: &Job, effect: Effect, bench: &mut Be
 async fn end(metal: &Metal, job: &Job, failure: Failure) -> Result<(), Error> {
     let cancelled = failure.code == crate::errors::CANCELLED;
     tracing::warn!(code = failure.code, step = failure.step, detail = failure.detail, retried = false, "job failed");
-    if failure.code == crate::errors::WEBHOOK_TIMEOUT || failure.code == crate::errors::BMC_TIMEOUT {
-        metal.metrics.bmc_poll_timeouts.inc_by(u64::from(failure.code == crate::errors::BMC_TIMEOUT));
+    if failure.code == crate::errors::BMC_TIMEOUT {
+        metal.metrics.bmc_poll_timeouts.inc();
     }
     let ending = Ending {
         outcome: if cancelled { JobOutcome::Cancelled } else { JobOutcome::Failed },
@@ -140,7 +151,10 @@ async fn complete(metal: &Metal, job: &Job) -> Result<(), Error> {
         tracing::warn!("clean-up given up");
     }
     let (first_boot, deadline) = match job.outcome {
-        Some(JobOutcome::Succeeded) if left_off => (FirstBoot::Overdue, None),
+        Some(JobOutcome::Succeeded) if left_off => {
+            metal.metrics.first_boots.with(["overdue"]).inc();
+            (FirstBoot::Overdue, None)
+        }
         Some(JobOutcome::Succeeded) => {
             let wait =
                 SignedDuration::try_from(metal.settings.limits.first_boot).unwrap_or(SignedDuration::from_mins(30));
@@ -148,7 +162,7 @@ async fn complete(metal: &Metal, job: &Job) -> Result<(), Error> {
         }
         _ => (FirstBoot::NotStarted, None),
     };
-    if job.outcome != Some(JobOutcome::Succeeded) && job.power_touched {
+    if job.outcome != Some(JobOutcome::Succeeded) && job.power_touched && !left_off {
         let message = "the machine was left switched off: its disk may be half installed";
         metal.store.append_event(job.id, now, Level::Warn, message, Some("cleanup.reset")).await?;
     }

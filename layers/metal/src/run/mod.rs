@@ -2,6 +2,7 @@
 
 mod effects;
 mod job;
+mod sweep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Metal;
 use crate::model::{FirstBoot, JobId, Status};
+use crate::plan::taxonomy;
 use crate::store::Error;
 
 /// A worker cannot go on.
@@ -26,6 +28,8 @@ pub enum RunError {
     Panicked(#[source] tokio::task::JoinError),
 }
 
+/// Between two looks for media that are not needed any more.
+const SWEEP: Duration = Duration::from_hours(1);
 /// How long the queue is left alone when nothing wakes the worker: only a safety net.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
@@ -33,13 +37,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 pub async fn run(metal: Arc<Metal>, shutdown: CancellationToken) -> Result<(), RunError> {
     let slots = Arc::new(Semaphore::new(metal.settings.worker_concurrency));
     let mut tasks = JoinSet::new();
-    for job in metal.store.unfinished_jobs().await? {
-        tracing::info!(job_id = %job.id, server_serial = %job.serial, step = %job.phase, "job taken up again");
-        metal.store.adopt_job(job.id, &metal.worker_id, lease_end(&metal)).await?;
-        // Already begun, so it does not wait for a free slot; it still holds one when there is one.
-        let slot = Arc::clone(&slots).try_acquire_owned().ok();
-        start(&metal, &mut tasks, job.id, slot, &shutdown);
-    }
+    metal.store.end_leases().await?;
+    let mut sweep = tokio::time::interval(SWEEP);
     let mut heartbeat = tokio::time::interval((metal.settings.lease / 3).max(Duration::from_secs(1)));
     while !shutdown.is_cancelled() {
         pick(&metal, &slots, &mut tasks, &shutdown).await?;
@@ -47,6 +46,7 @@ pub async fn run(metal: Arc<Metal>, shutdown: CancellationToken) -> Result<(), R
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = metal.wake.queued() => {}
+            _ = sweep.tick() => sweep::sweep(&metal).await?,
             () = tokio::time::sleep(LOOK_AGAIN) => {}
             _ = heartbeat.tick() => {
                 metal.store.extend_leases(&metal.worker_id, lease_end(&metal)).await?;
@@ -63,7 +63,7 @@ pub async fn run(metal: Arc<Metal>, shutdown: CancellationToken) -> Result<(), R
 type Tasks = JoinSet<Result<(), Error>>;
 type Slot = Option<tokio::sync::OwnedSemaphorePermit>;
 
-/// Takes queued jobs while there are slots; jobs that were cancelled in the queue are cleaned up without one.
+/// Takes over what nobody holds, then queued jobs while there are slots.
 async fn pick(
     metal: &Arc<Metal>,
     slots: &Arc<Semaphore>,
@@ -71,9 +71,11 @@ async fn pick(
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     for job in metal.store.unfinished_jobs().await? {
-        if job.worker_id.is_none() {
-            metal.store.adopt_job(job.id, &metal.worker_id, lease_end(metal)).await?;
-            start(metal, tasks, job.id, None, shutdown);
+        if metal.store.adopt_job(job.id, &metal.worker_id, lease_end(metal), metal.clock.now()).await? {
+            tracing::info!(job_id = %job.id, server_serial = %job.serial, step = taxonomy(job.phase), phase = %job.phase,
+                worker_id = metal.worker_id, "job taken over");
+            // Already begun, or cancelled before: it does not wait for a slot, but holds one when there is one.
+            start(metal, tasks, job.id, Arc::clone(slots).try_acquire_owned().ok(), shutdown);
         }
     }
     while let Ok(slot) = Arc::clone(slots).try_acquire_owned() {

@@ -120,6 +120,17 @@ impl MetalStore {
         row.as_ref().map(rows::job).transpose()
     }
 
+    /// The job that a key against doing it twice has brought.
+    pub async fn job_by_key(&self, serial: &Serial, key: &str) -> Result<Option<Job>, Error> {
+        let row = sqlx::query("SELECT * FROM jobs WHERE server_serial = $1 AND idempotency_key = $2")
+            .bind(serial.as_str())
+            .bind(key)
+            .fetch_optional(self.store.reader())
+            .await
+            .map_err(doing("look an idempotency key up"))?;
+        row.as_ref().map(rows::job).transpose()
+    }
+
     /// The job of a server that a report can be about: the active one, otherwise the newest.
     pub async fn latest_job(&self, serial: &Serial) -> Result<Option<Job>, Error> {
         let row = sqlx::query(

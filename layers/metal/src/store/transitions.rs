@@ -56,15 +56,28 @@ impl MetalStore {
         Ok(Some(job))
     }
 
-    /// Takes over an unfinished job whose worker is `worker` already, is gone, or let its lease run out.
-    pub async fn adopt_job(&self, id: JobId, worker: &str, lease: Timestamp) -> Result<bool, Error> {
-        let done = sqlx::query("UPDATE jobs SET worker_id = $2, lease_expires_at = $3 WHERE id = $1")
-            .bind(id.to_string())
-            .bind(worker)
-            .bind(lease.as_microsecond())
+    /// Ends all leases: called by the process that has just taken hold of the data directory, so their holders are gone.
+    pub async fn end_leases(&self) -> Result<(), Error> {
+        sqlx::query("UPDATE jobs SET lease_expires_at = 0 WHERE lease_expires_at > 0")
             .execute(self.store.writer())
             .await
-            .map_err(doing("take a job over"))?;
+            .map_err(doing("end leases"))?;
+        Ok(())
+    }
+
+    /// Takes over an unfinished job that nobody holds, or whose holder let the lease run out.
+    pub async fn adopt_job(&self, id: JobId, worker: &str, lease: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        let done = sqlx::query(
+            "UPDATE jobs SET worker_id = $2, lease_expires_at = $3
+             WHERE id = $1 AND (lease_expires_at IS NULL OR lease_expires_at < $4)",
+        )
+        .bind(id.to_string())
+        .bind(worker)
+        .bind(lease.as_microsecond())
+        .bind(now.as_microsecond())
+        .execute(self.store.writer())
+        .await
+        .map_err(doing("take a job over"))?;
         Ok(done.rows_affected() == 1)
     }
 
@@ -233,6 +246,7 @@ impl MetalStore {
             first_boot_reporter: false,
             event_step: "cancel".to_owned(),
         };
+        append(&mut tx, id, now, Level::Warn, "cancel requested", Some("cancel")).await?;
         let was = if end(&mut tx, id, Status::Queued, &ending, now).await? {
             Some(Status::Queued)
         } else {
@@ -243,8 +257,8 @@ impl MetalStore {
                 .map_err(doing("cancel a job"))?;
             (done.rows_affected() == 1).then_some(Status::Provisioning)
         };
-        if was.is_some() {
-            append(&mut tx, id, now, Level::Warn, "cancel requested", Some("cancel")).await?;
+        if was.is_none() {
+            return Ok(None);
         }
         tx.commit().await.map_err(doing("cancel a job"))?;
         Ok(was)
