@@ -27,6 +27,17 @@ pub fn image_build(data: &Path) -> Words {
     words(&["metal", "image", "build", "--output", &out.display().to_string()])
 }
 
+/// Builds the Debian root file system that the scenarios install.
+pub fn image_root(out: &Path) -> Words {
+    words(&["metal", "image", "root", "--output", &out.display().to_string()])
+}
+
+/// The same build from a lock that is renewed first: for archives that no longer have what the built-in lock names.
+pub fn renewed(mut build: Words, lock: &Path) -> Words {
+    build.extend(words(&["--refresh", "--lock", &lock.display().to_string()]));
+    build
+}
+
 /// Pushes a root file system as an artifact.
 pub fn artifact_push(name: &str, file: &Path) -> Words {
     words(&["metal", "artifact", "push", name, &file.display().to_string()])

@@ -4,14 +4,13 @@
 //! - [`rack`]: libvirt and a stock sushy-emulator; [`machine`]: a virtual bare machine; [`redfish`]: its BMC
 //! - [`qemu`]: a machine without libvirt and BMC, for images; [`bridge`]: a network with DHCP
 //! - [`controller`]: the real `cairn`; [`commands`]: every command line of it that is used here
-//! - [`site`]: all of it together; [`demo`]: one real install; [`sweep`]: planted secrets; [`debian`], [`grub_iso`]: things to boot and install
+//! - [`site`]: all of it together; [`demo`]: one real install; [`sweep`]: planted secrets; [`grub_iso`]: something to boot
 //!
 //! Development only: no product crate depends on it. Few dependencies, because `cargo xtask` builds it first.
 
 pub mod bridge;
 pub mod commands;
 pub mod controller;
-pub mod debian;
 pub mod demo;
 pub mod enclosure;
 pub mod environment;

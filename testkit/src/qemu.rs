@@ -30,7 +30,7 @@ pub struct Qemu {
 impl Qemu {
     /// 1536 MiB, 2 processors, nothing to boot from yet.
     pub fn new(firmware: Firmware) -> Self {
-        Self { firmware, memory_mib: 1536, cpus: 2, cds: Vec::new(), disks: Vec::new(), arguments: Vec::new() }
+        Self { firmware, memory_mib: 1536, cpus: 1, cds: Vec::new(), disks: Vec::new(), arguments: Vec::new() }
     }
 
     /// Starts it. `directory` takes the console log and the firmware's state. The guest reaches the host's loopback at

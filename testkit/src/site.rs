@@ -12,7 +12,7 @@ use crate::controller::Controller;
 use crate::machine::{Machine, MachineSpec};
 use crate::progress::Progress;
 use crate::rack::Rack;
-use crate::{debian, environment, wait};
+use crate::{environment, wait};
 
 /// The artifact that [`Site::start`] pushes: a Debian root file system.
 pub const ARTIFACT: &str = "os-images/debian:trixie";
@@ -37,14 +37,15 @@ impl Site {
     pub fn start(work: &Path, settings: &[(&str, &str)], progress: &mut Progress) -> Result<Self> {
         // Missing, it should be missed before the minutes that follow.
         environment::cairn()?;
-        progress.phase("build the Debian root file system (kept in the cache)");
-        let root = debian::root()?;
         progress.phase("start libvirt and the BMC");
         let rack = Rack::start(work)?;
         progress.phase("start cairn");
         let controller = Controller::start(work, WEBHOOK_SECRET, settings)?;
+        progress.phase("build the Debian root file system (kept in the cache)");
+        let root = work.join("debian.tar.zst");
+        build(&controller, commands::image_root(&root), "root.lock", progress)?;
         progress.phase("build the maintenance image (its parts are kept in the cache)");
-        controller.command(&commands::image_build(controller.data()))?;
+        build(&controller, commands::image_build(controller.data()), "image.lock", progress)?;
         progress.phase("push the root file system");
         controller.command(&commands::artifact_push(ARTIFACT, &root))?;
         Ok(Self { work: work.to_owned(), controller, rack })
@@ -101,4 +102,16 @@ impl Site {
             Ok(Some(self.controller.job(&job.id)?).filter(|now| now.status == "complete"))
         })
     }
+}
+
+/// Runs a build. An archive keeps only the newest packages: when one of the built-in lock is gone, a lock of today is made
+/// and kept in the cache.
+fn build(controller: &Controller, words: commands::Words, lock: &str, progress: &mut Progress) -> Result<()> {
+    let Err(error) = controller.command(&words) else { return Ok(()) };
+    if !format!("{error:#}").contains("image_package_gone") {
+        return Err(error);
+    }
+    progress
+        .note(&format!("a package of the built-in {lock} is gone from the archive; building from today's packages"));
+    controller.command(&commands::renewed(words, &environment::cache()?.join(lock))).map(drop)
 }

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{Args, Subcommand};
 use web::Problem;
 
-use super::client::usage;
+use super::client::{read_text, usage};
 use super::output::Output;
 use crate::adapters::bmc::chain;
-use crate::image::{self, BuildOptions, ImageError, Progress};
+use crate::image::{self, BuildOptions, ImageError, Lock, PackageList, Progress, RootOptions};
 
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
@@ -20,13 +20,15 @@ pub enum ImageCommand {
   cairn metal image build --output maintenance.iso --ca /etc/ssl/our-ca.pem
   cairn metal image build --refresh --lock image.lock")]
     Build(Build),
+    /// Build a small bootable Debian as an archive to push and install. Needs root
+    #[command(after_help = "Example:
+  cairn metal image root --output debian.tar.zst
+  cairn metal artifact push os-images/debian:trixie debian.tar.zst")]
+    Root(Root),
 }
 
 #[derive(Debug, Args)]
-pub struct Build {
-    /// The ISO to write [default: static/isos/bootc-maintenance.iso in the data directory]
-    #[arg(long, value_name = "FILE")]
-    output: Option<PathBuf>,
+pub struct Source {
     /// Lock file in place of the one built in
     #[arg(long, value_name = "FILE")]
     lock: Option<PathBuf>,
@@ -39,15 +41,30 @@ pub struct Build {
     /// Where packages and layers are kept between builds
     #[arg(long, env = "CAIRN_CACHE", value_name = "DIR", default_value = "/var/cache/cairn")]
     cache_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Root {
+    /// The archive to write, .tar.zst
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    #[command(flatten)]
+    source: Source,
+}
+
+#[derive(Debug, Args)]
+pub struct Build {
+    /// The ISO to write [default: static/isos/bootc-maintenance.iso in the data directory]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    source: Source,
     /// The dispatcher [default: provisioner beside this program]
     #[arg(long, value_name = "FILE")]
     dispatcher: Option<PathBuf>,
     /// Certificate authority that the maintenance OS trusts, PEM; may be given more than once
     #[arg(long = "ca", value_name = "FILE")]
     authorities: Vec<PathBuf>,
-    /// Put the shared webhook secret into the image. Whoever has the image then has the secret
-    #[arg(long, value_name = "FILE")]
-    webhook_secret_file: Option<PathBuf>,
     /// A root shell without a password on the serial console, for finding faults
     #[arg(long)]
     debug_shell: bool,
@@ -57,11 +74,18 @@ pub struct Build {
 }
 
 pub(super) async fn run(command: ImageCommand, data_dir: &Path, output: &Output) -> Result<(), Problem> {
-    let ImageCommand::Build(build) = command;
     let stop = Arc::new(AtomicBool::new(false));
-    let options = options(&build, data_dir, &stop)?;
     let printer = *output;
-    let mut work = tokio::task::spawn_blocking(move || work(&build, &options, &printer));
+    let mut work = match command {
+        ImageCommand::Build(build) => {
+            let options = options(&build, data_dir, &stop)?;
+            tokio::task::spawn_blocking(move || iso(&build, &options, &printer))
+        }
+        ImageCommand::Root(root) => {
+            let stop = Arc::clone(&stop);
+            tokio::task::spawn_blocking(move || self::root(&root, stop, &printer))
+        }
+    };
     loop {
         tokio::select! {
             done = &mut work => return done.map_err(|error| Problem::internal(&error))?,
@@ -87,31 +111,55 @@ fn options(build: &Build, data_dir: &Path, stop: &Arc<AtomicBool>) -> Result<Bui
     }
     Ok(BuildOptions {
         output: build.output.clone().unwrap_or_else(|| data_dir.join("static/isos/bootc-maintenance.iso")),
-        cache: build.cache_dir.clone(),
-        lock: build.lock.clone(),
-        mirror: build.mirror.clone(),
+        cache: build.source.cache_dir.clone(),
+        lock: build.source.lock.clone(),
+        mirror: build.source.mirror.clone(),
         dispatcher,
         authorities: build.authorities.clone(),
-        webhook_secret_file: build.webhook_secret_file.clone(),
         debug_shell: build.debug_shell,
         stop: Arc::clone(stop),
     })
 }
 
-fn work(build: &Build, options: &BuildOptions, output: &Output) -> Result<(), Problem> {
-    if build.refresh
-        && let Some(path) = &build.lock
-    {
-        output.note("renewing the lock");
+/// Renews the lock file when that is asked for.
+fn refresh(source: &Source, packages: &PackageList, suite: &str, output: &Output) -> Result<(), Problem> {
+    let (true, Some(path)) = (source.refresh, &source.lock) else { return Ok(()) };
+    output.note("renewing the lock");
+    let lock = image::refresh(packages, suite, source.mirror.as_deref(), &source.cache_dir)
+        .map_err(|error| problem(&error))?;
+    host::write_atomic(path, lock.to_string().as_bytes(), 0o644).map_err(|error| usage(chain(&error)))
+}
+
+fn root(root: &Root, stop: Arc<AtomicBool>, output: &Output) -> Result<(), Problem> {
+    let built_in = image::default_root_lock().map_err(|error| problem(&error))?;
+    let packages = image::default_root_packages().map_err(|error| problem(&error))?;
+    refresh(&root.source, &packages, &built_in.suite, output)?;
+    let lock = match &root.source.lock {
+        Some(path) => Lock::parse(&path.display().to_string(), &read_text(path)?).map_err(|error| problem(&error))?,
+        None => built_in,
+    };
+    let options = RootOptions {
+        output: root.output.clone(),
+        cache: root.source.cache_dir.clone(),
+        lock,
+        mirror: root.source.mirror.clone(),
+        entries: image::bootable_entries(),
+        stop,
+    };
+    let built = image::debian_root(&options, &Told(output)).map_err(|error| problem(&error))?;
+    if output.json {
+        output.json(&serde_json::json!({ "output": root.output, "sha256": built.sha256, "size": built.size }));
+    } else {
+        output.line(format_args!("{}: {} MiB, sha256 {}", root.output.display(), built.size >> 20, built.sha256));
+    }
+    Ok(())
+}
+
+fn iso(build: &Build, options: &BuildOptions, output: &Output) -> Result<(), Problem> {
+    if !build.dry_run {
         let packages = image::default_packages().map_err(|error| problem(&error))?;
         let suite = image::default_lock().map_err(|error| problem(&error))?.suite;
-        let lock = image::refresh(&packages, &suite, build.mirror.as_deref(), &build.cache_dir)
-            .map_err(|error| problem(&error))?;
-        if build.dry_run {
-            output.note(format_args!("would write {} packages to {}", lock.packages.len(), path.display()));
-        } else {
-            host::write_atomic(path, lock.to_string().as_bytes(), 0o644).map_err(|error| usage(chain(&error)))?;
-        }
+        refresh(&build.source, &packages, &suite, output)?;
     }
     if build.dry_run {
         let plan = image::plan(options).map_err(|error| problem(&error))?;

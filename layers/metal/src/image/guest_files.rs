@@ -6,6 +6,9 @@ macro_rules! guest_file {
     };
 }
 
+pub(super) const ROOT_LOCK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../guest/debian/root.lock"));
+pub(super) const ROOT_PACKAGES: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../guest/debian/packages.list"));
 pub(super) const LOCK: &str = guest_file!("image.lock");
 pub(super) const PACKAGES: &str = guest_file!("packages.list");
 pub(super) const MODULES: &str = guest_file!("modules.list");

@@ -9,10 +9,8 @@ use super::base::{Base, squash};
 use super::lock::hex;
 use super::{BuildOptions, ImageError, Lock, guest_files, tree};
 
-/// Where the secret of `--webhook-secret-file` lies in the maintenance system, mode 0600.
-pub const WEBHOOK_SECRET_PATH: &str = "/etc/cairn/webhook-secret";
 /// Where the maintenance system says which image it is.
-pub const IMAGE_PATH: &str = "/usr/lib/cairn/image.json";
+const IMAGE_PATH: &str = "usr/lib/cairn/image.json";
 
 const UNITS: &str = "usr/lib/systemd/system";
 /// The network has no configuration yet: what the task says goes to `/run/systemd/network`, nothing is assumed before.
@@ -96,7 +94,7 @@ impl Layer {
         self.write("etc/ssl/certs/ca-certificates.crt", bundle.as_bytes())
     }
 
-    /// Hash over paths, modes and contents. A secret is not in the tree yet: the hash goes where everybody can read it.
+    /// Hash over paths, modes and contents.
     pub(super) fn hash(&self) -> Result<String, ImageError> {
         let mut hasher = Sha256::new();
         for relative in tree::walk(&self.root)? {
@@ -116,20 +114,9 @@ impl Layer {
         Ok(hex(&hasher.finalize()))
     }
 
-    /// Writes what depends on the build id, adds the secret and packs the layer.
-    pub(super) fn finish(
-        self,
-        options: &BuildOptions,
-        lock: &Lock,
-        description: &str,
-        output: &Path,
-    ) -> Result<(), ImageError> {
-        self.write(IMAGE_PATH.trim_start_matches('/'), description.as_bytes())?;
-        if let Some(path) = &options.webhook_secret_file {
-            let secret = std::fs::read(path).map_err(ImageError::file("read", path))?;
-            let place = self.root.join(WEBHOOK_SECRET_PATH.trim_start_matches('/'));
-            tree::write(&place, 0o600, secret.trim_ascii_end())?;
-        }
+    /// Writes what depends on the build id and packs the layer.
+    pub(super) fn finish(self, lock: &Lock, description: &str, output: &Path) -> Result<(), ImageError> {
+        self.write(IMAGE_PATH, description.as_bytes())?;
         // Packed for every image, unlike the base: quick rather than small.
         squash(&self.root, lock.epoch, 6, output)
     }

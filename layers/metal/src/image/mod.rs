@@ -36,7 +36,6 @@ use std::sync::atomic::AtomicBool;
 use sha2::{Digest, Sha256};
 
 pub use error::ImageError;
-pub use layer::{IMAGE_PATH, WEBHOOK_SECRET_PATH};
 pub use lock::{Lock, LockedPackage};
 pub use refresh::PackageList;
 pub use root::{BuiltRoot, RootEntry, RootOptions, bootable_entries, debian_root};
@@ -81,8 +80,6 @@ pub struct BuildOptions {
     pub dispatcher: PathBuf,
     /// PEM files of certificate authorities that the image trusts besides Debian's.
     pub authorities: Vec<PathBuf>,
-    /// File with the plain shared webhook secret. The ISO then is as secret as the file, and gets mode 0600.
-    pub webhook_secret_file: Option<PathBuf>,
     /// A root shell without a password on the serial console.
     pub debug_shell: bool,
     /// Set from outside to stop at the next step. Programs at work in the foreground get the terminal's signal themselves.
@@ -148,6 +145,16 @@ pub fn default_packages() -> Result<PackageList, ImageError> {
     PackageList::parse("the built-in packages.list", guest_files::PACKAGES)
 }
 
+/// The lock of the Debian root that is built in.
+pub fn default_root_lock() -> Result<Lock, ImageError> {
+    Lock::parse("the built-in root.lock", guest_files::ROOT_LOCK)
+}
+
+/// The packages that the built-in lock of the Debian root was made for.
+pub fn default_root_packages() -> Result<PackageList, ImageError> {
+    PackageList::parse("the built-in packages.list of the Debian root", guest_files::ROOT_PACKAGES)
+}
+
 /// Makes a lock for `list` from what the archive has now in `suite`. Needs apt, not root.
 pub fn refresh(list: &PackageList, suite: &str, mirror: Option<&str>, cache: &Path) -> Result<Lock, ImageError> {
     let workspace = Workspace::open(cache, &Arc::default())?;
@@ -203,7 +210,7 @@ pub fn build(options: &BuildOptions, progress: &dyn Progress) -> Result<BuiltIma
         "dispatcher_sha256": built.dispatcher_sha256,
     });
     tree::make_directory(&medium.join("cairn"))?;
-    layer.finish(options, &lock, &format!("{inside}\n"), &medium.join("cairn/cairn.squashfs"))?;
+    layer.finish(&lock, &format!("{inside}\n"), &medium.join("cairn/cairn.squashfs"))?;
     fill_medium(&medium, &base, &built.build_id)?;
     boot::install(&medium, &scratch, &built.build_id, "", lock.epoch)?;
     workspace.check_stop()?;
@@ -275,7 +282,7 @@ fn finish(options: &BuildOptions, built: &mut BuiltImage, medium: &Path, lock: &
     built.task_image = iso::check(file.path(), medium)?;
     built.sha256 = sha256_of(file.path())?;
     built.size = file.path().metadata().map_err(ImageError::file("read", file.path()))?.len();
-    tree::set_mode(file.path(), if options.webhook_secret_file.is_some() { 0o600 } else { 0o644 })?;
+    tree::set_mode(file.path(), 0o644)?;
     file.as_file().sync_all().map_err(ImageError::file("write", file.path()))?;
     file.persist(&options.output).map_err(|error| ImageError::file("write", &options.output)(error.error))?;
     write_sidecar(options, built)

@@ -64,7 +64,7 @@ const GRUB: &str = "GRUB_DEFAULT=0\nGRUB_TIMEOUT=0\nGRUB_DISTRIBUTOR=Debian\nGRU
                     GRUB_SERIAL_COMMAND=\"serial --unit=0 --speed=115200\"\nGRUB_DISABLE_OS_PROBER=true\n";
 
 /// What turns a plain Debian with systemd-networkd and systemd-resolved into one that comes up by itself after being
-/// written to a disk: an address on every wired interface, names, both consoles, nobody logged in, an id of its own.
+/// written to a disk: an address on every wired interface, names, both consoles, an id of its own. Root has no password.
 pub fn bootable_entries() -> Vec<RootEntry> {
     let file = |path: &str, mode, content: &str| RootEntry::File {
         path: path.to_owned(),
@@ -89,7 +89,6 @@ pub fn bootable_entries() -> Vec<RootEntry> {
             "etc/systemd/system/sysinit.target.wants/systemd-resolved.service",
             &format!("{units}/systemd-resolved.service"),
         ),
-        link("etc/systemd/system/serial-getty@.service", "/dev/null"),
         link("etc/resolv.conf", "/run/systemd/resolve/stub-resolv.conf"),
     ]
 }
