@@ -189,3 +189,87 @@ fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokens::{Purpose, Secrets};
+
+    fn contents(recipe: &recipe::Recipe, job: &str, second: i64) -> Vec<u8> {
+        let job: JobId = job.parse().unwrap();
+        let secrets = Secrets::new("a fixed secret".to_owned().into(), None);
+        let url = |path: &str| format!("http://192.0.2.1:8080{path}").parse().unwrap();
+        let callback = Callback {
+            job_id: job.as_uuid(),
+            attempt: 1,
+            server_serial: "ABC123".to_owned(),
+            webhook_url: url("/api/v1/status-webhook/ABC123"),
+            progress_url: url(&format!("/api/v1/jobs/{job}/progress")),
+            first_boot_url: url(&format!("/api/v1/jobs/{job}/first-boot")),
+            webhook_token: secrets.token(Purpose::Webhook, job, 1),
+            first_boot_token: secrets.token(Purpose::FirstBoot, job, 1),
+            artifact: None,
+        };
+        let created_at = Timestamp::from_second(second).unwrap();
+        image(&Contents { job, recipe, callback: &callback, network: None, created_at }).unwrap()
+    }
+
+    fn recipe() -> recipe::Recipe {
+        let document = serde_json::json!({
+            "task_target": "install-linux.target",
+            "target_disk": {"serial": "S3Z8NB0K"},
+            "oci_url": "os-images/debian:trixie",
+            "partition_layout": [
+                {"size": "512M", "type_guid": "ef00", "format": "vfat", "label": "EFI"},
+                {"size": "100%", "type_guid": "8300", "format": "ext4", "label": "root", "mountpoint": "/"}
+            ],
+            "user_data": "#cloud-config\nhostname: web-1\n"
+        });
+        recipe::parse(&document).unwrap()
+    }
+
+    const JOB: &str = "0198a0e4-1f00-7000-8000-000000000001";
+
+    /// Changed by hand only: media of running jobs change with it.
+    const GOLDEN: &str = "36622881fd9c9943c6665b43c99d86c41c7c16df8589f86425d3034016320304";
+
+    #[test]
+    fn a_recipe_a_job_and_a_time_make_one_medium() {
+        let one = contents(&recipe(), JOB, 1_760_000_000);
+        assert_eq!(one, contents(&recipe(), JOB, 1_760_000_000));
+        assert_eq!(hex(&Sha256::digest(&one)), GOLDEN);
+        assert_ne!(one, contents(&recipe(), JOB, 1_760_000_001));
+    }
+
+    #[test]
+    fn the_medium_reads_back_with_the_jobs_label() {
+        let bytes = contents(&recipe(), JOB, 0);
+        let mut reader = iso9660::Reader::open(std::io::Cursor::new(&bytes)).unwrap();
+        assert_eq!(reader.volume_id(), volume_id(JOB.parse().unwrap()));
+        assert_eq!(reader.volume_id(), "TASK_0198A0E41F00700080000000000");
+        let names: Vec<_> = reader.list("/").unwrap().into_iter().map(|entry| entry.name).collect();
+        assert_eq!(names, ["callback.json", "recipe.json", "recipe.schema.json", "user-data"]);
+    }
+
+    #[test]
+    fn a_medium_has_to_fit_into_its_room() {
+        let mut recipe = recipe();
+        recipe.notes = Some("x".repeat(usize::try_from(LIMIT).unwrap()));
+        let job: JobId = JOB.parse().unwrap();
+        let url: url::Url = "http://192.0.2.1/".parse().unwrap();
+        let callback = Callback {
+            job_id: job.as_uuid(),
+            attempt: 1,
+            server_serial: "A".to_owned(),
+            webhook_url: url.clone(),
+            progress_url: url.clone(),
+            first_boot_url: url,
+            webhook_token: String::new(),
+            first_boot_token: String::new(),
+            artifact: None,
+        };
+        let created_at = Timestamp::UNIX_EPOCH;
+        let made = image(&Contents { job, recipe: &recipe, callback: &callback, network: None, created_at });
+        assert!(matches!(made, Err(Error::TooLarge { .. } | Error::Image(_))));
+    }
+}

@@ -61,7 +61,8 @@ pub(super) async fn webhook(
     };
     metal.metrics.webhooks.with([status]).inc();
     Metrics::seconds(&metal.metrics.webhook_duration, received.elapsed());
-    tracing::info!(job_id = %job.id, server_serial = %serial, step = "webhook.wait", op = "webhook", status, failed_step = report.failed_step.as_deref(),
+    tracing::info!(job_id = %job.id, server_serial = %serial, step = "webhook.wait", op = "webhook", status,
+        failed_step = report.failed_step.as_deref(), worker_id = metal.worker_id,
         duration_ms = u64::try_from(received.elapsed().as_millis()).unwrap_or(u64::MAX), "report received");
     if duplicate {
         metal.metrics.webhook_duplicates.inc();

@@ -38,10 +38,10 @@ pub(super) async fn watch(job: &str, until: Until, client: &Client, output: &Out
                 if lost == 0 {
                     output.note("the controller does not answer; waiting for it");
                 }
+                lost += 1;
             }
             Err(problem) => return Err(problem),
         }
-        lost += 1;
         // Nothing tells when a server is back; the pause is only against a busy loop.
         tokio::time::sleep(RECONNECT).await;
     }

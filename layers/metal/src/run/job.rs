@@ -28,14 +28,17 @@ async fn steps(metal: &Arc<Metal>, id: JobId, bench: &mut Bench) -> Result<(), E
     let mut seen = Seen::Nothing;
     let mut entered: Option<(Phase, Instant)> = None;
     while let Some(job) = metal.store.job(id).await? {
+        let span = |phase: Phase| {
+            tracing::info_span!("job", job_id = %id, server_serial = %job.serial, step = taxonomy(phase), phase = %phase,
+                worker_id = metal.worker_id, attempt = job.attempt)
+        };
         // A report ends a phase from outside, so it is the row that tells.
         if entered.is_none_or(|(phase, _)| phase != job.phase)
             && let Some((left, since)) = entered.replace((job.phase, Instant::now()))
         {
-            Metrics::seconds(&metal.metrics.phase_duration.with([left.as_str()]), since.elapsed());
+            span(left).in_scope(|| leave(metal, left, since.elapsed()));
         }
-        let span = tracing::info_span!("job", job_id = %id, server_serial = %job.serial, step = taxonomy(job.phase),
-            phase = %job.phase, worker_id = metal.worker_id, attempt = job.attempt);
+        let span = span(job.phase);
         match step(&job, &seen, metal.clock.now(), &metal.settings.limits) {
             Outcome::Go(next) => {
                 enter(metal, &job, next).instrument(span).await?;
@@ -66,6 +69,15 @@ async fn steps(metal: &Arc<Metal>, id: JobId, bench: &mut Bench) -> Result<(), E
         }
     }
     Ok(())
+}
+
+/// Counts the time in a phase; of one that only waits no effect has told yet.
+fn leave(metal: &Metal, phase: Phase, took: Duration) {
+    Metrics::seconds(&metal.metrics.phase_duration.with([phase.as_str()]), took);
+    if matches!(phase, Phase::AwaitReport | Phase::AwaitOff) {
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(op = Effect::ObservePower.as_str(), duration_ms, "wait over");
+    }
 }
 
 /// Returns when a provisioning job is to be cancelled. Clean-up is never cut short.
