@@ -58,9 +58,9 @@ pub enum RootEntry {
 }
 
 const NETWORK: &str = "[Match]\nType=ether\nKind=!*\n\n[Network]\nDHCP=yes\n\n[DHCPv4]\nClientIdentifier=mac\n";
-/// The serial console is where one watches a machine without a screen.
+/// The serial console is where one watches a machine without a screen; a kernel in trouble starts again by itself.
 const GRUB: &str = "GRUB_DEFAULT=0\nGRUB_TIMEOUT=0\nGRUB_DISTRIBUTOR=Debian\nGRUB_CMDLINE_LINUX_DEFAULT=\"\"\n\
-                    GRUB_CMDLINE_LINUX=\"console=tty0 console=ttyS0,115200\"\nGRUB_TERMINAL=\"console serial\"\n\
+                    GRUB_CMDLINE_LINUX=\"console=tty0 console=ttyS0,115200 oops=panic panic=30\"\nGRUB_TERMINAL=\"console serial\"\n\
                     GRUB_SERIAL_COMMAND=\"serial --unit=0 --speed=115200\"\nGRUB_DISABLE_OS_PROBER=true\n";
 
 /// What turns a plain Debian with systemd-networkd and systemd-resolved into one that comes up by itself after being
