@@ -52,13 +52,7 @@ pub fn show(place: &Place, origin: bool, output: &Output) -> Result<(), Problem>
 
 /// A wrong setting, for the edge.
 pub fn problem(error: &SettingsError) -> Problem {
-    let mut detail = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        detail.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    let problem = Problem::new(error.kind(), "settings", detail);
+    let problem = Problem::new(error.kind(), "settings", cairn_core::chain(error));
     match error.hint() {
         Some(hint) => problem.hint(hint),
         None => problem,

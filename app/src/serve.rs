@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn_core::{ErrorKind, SystemClock};
+use cairn_core::{ErrorKind, SystemClock, chain};
 use metal::Urls;
 use metal::api::{RegistryAccess, RouteOptions};
 use metal::metrics::Metrics;
@@ -274,14 +274,4 @@ fn make_directory(path: &Path) -> Result<(), Problem> {
 
 fn settings_problem(detail: impl Into<String>) -> Problem {
     Problem::new(ErrorKind::Invalid, "settings", detail)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(&format!(": {source}"));
-        next = source.source();
-    }
-    text
 }

@@ -75,6 +75,7 @@ mod tests {
         let second = ThingId::new();
         assert!(first < second);
         assert_eq!(first.to_string().parse::<ThingId>(), Ok(first));
+        assert_eq!(first.as_uuid().get_version_num(), 7);
     }
 
     #[test]

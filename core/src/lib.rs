@@ -3,11 +3,13 @@
 //!
 //! The package is called `cairn-core` because a crate named `core` would hide Rust's own.
 
+mod chain;
 mod clock;
 mod error_kind;
 mod id;
 mod outcome;
 
+pub use chain::chain;
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use error_kind::ErrorKind;
 pub use id::InvalidId;

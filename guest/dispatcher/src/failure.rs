@@ -1,8 +1,8 @@
 //! Why something did not work, with a code that stays the same.
 
 use std::error::Error;
-use std::fmt::Write;
 
+use cairn_core::chain;
 use serde::{Deserialize, Serialize};
 
 /// A failure as it is reported: a code for programs and one line for people. The line holds no secrets.
@@ -103,18 +103,6 @@ impl Failure {
     pub fn of<E: Error>(code: &'static str) -> impl Fn(E) -> Self {
         move |error| Self::new(code, chain(&error))
     }
-}
-
-/// An error and its sources, joined by colons.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        // Writing to a String does not fail.
-        let _ = write!(text, ": {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// How long a line can get, in characters.

@@ -9,7 +9,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::failure::{Failure, chain};
+use crate::failure::Failure;
+use cairn_core::chain;
 
 /// Where distributions keep their certificate authorities in one file.
 const AUTHORITIES: [&str; 3] =

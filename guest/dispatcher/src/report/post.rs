@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Client, StatusCode};
 use url::Url;
 
-use crate::failure::chain;
+use cairn_core::chain;
 
 /// The header that carries the token.
 pub(super) const SECRET_HEADER: &str = "X-Webhook-Secret";

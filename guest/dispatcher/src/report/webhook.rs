@@ -46,9 +46,9 @@ pub fn run(
     clock: &dyn Clock,
 ) -> Result<Reported, Failure> {
     let workspace = Workspace::new(&paths.run);
-    let callback = workspace.callback()?.ok_or_else(|| {
-        Failure::new(code::MEDIUM_MISSING, "no job is known, so nobody can be told")
-    })?;
+    let callback = workspace
+        .callback()?
+        .ok_or_else(|| Failure::new(code::MEDIUM_MISSING, "no job is known, so nobody can be told"))?;
     // Several units can set off a report at the same time; one is enough.
     let _lock = match LockFile::acquire(&workspace.path("report.lock"), &format!("process {}", std::process::id())) {
         Ok(lock) => lock,

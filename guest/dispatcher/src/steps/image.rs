@@ -11,7 +11,8 @@ use super::Context;
 use super::stamp::Stamp;
 use super::target::{MountedTarget, Others, prepared};
 use crate::arguments::Step;
-use crate::failure::{Failure, chain, code};
+use crate::failure::{Failure, code};
+use cairn_core::chain;
 
 /// Time for one layer.
 const LAYER_TIME: Duration = Duration::from_secs(90 * 60);

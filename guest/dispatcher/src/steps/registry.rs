@@ -11,8 +11,9 @@ use recipe::callback::Artifact;
 use secrecy::SecretString;
 
 use super::image::{ImageSource, Layer, SourceError};
-use crate::failure::{Failure, chain, code};
+use crate::failure::{Failure, code};
 use crate::http;
+use cairn_core::chain;
 
 /// Longest silence of the registry; then the transfer is taken up again.
 const SILENCE: Duration = Duration::from_secs(60);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cairn_core::chain;
 use redfish::{
     Bmc, BootMode, Code, Credentials, InsertOutcome, MediaOptions, Observer, Options, Phase, PowerState, ResetIntent,
     op,
@@ -265,18 +266,6 @@ fn failed(step: &str, error: &redfish::Error) -> Failure {
         Error::Http { .. } | Error::Protocol { .. } | Error::Unsupported { .. } => errors::BMC_ERROR,
     };
     Failure { step: step.to_owned(), code: code.to_owned(), detail: chain(error) }
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }
 
 /// Counts requests.

@@ -20,11 +20,11 @@ use web::{Detail, Json, Problem, Query};
 use super::servers::PAGE;
 use super::view::{JobList, JobView};
 use super::{Shared, header, not_found};
-use crate::adapters::bmc::chain;
 use crate::context::Metal;
 use crate::errors;
 use crate::model::{ArtifactRef, BmcTls, Job, JobId, Serial, Server, Status};
 use crate::store::{Inserted, JobFilter, NewJob};
+use cairn_core::chain;
 
 /// Body of `POST`.
 #[derive(Deserialize)]

@@ -14,8 +14,8 @@ use web::Problem;
 
 use super::client::{Client, usage};
 use super::output::Output;
-use crate::adapters::bmc::chain;
 use crate::api::artifacts::ArtifactList;
+use cairn_core::chain;
 
 #[derive(Debug, Subcommand)]
 pub enum ArtifactCommand {

@@ -13,9 +13,9 @@ use url::Url;
 use web::Problem;
 
 use super::Endpoint;
-use crate::adapters::bmc::chain;
 use crate::adapters::tls;
 use crate::model::BmcTls;
+use cairn_core::chain;
 
 /// A controller.
 pub(super) struct Client {

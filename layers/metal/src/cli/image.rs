@@ -9,8 +9,8 @@ use web::Problem;
 
 use super::client::{read_text, usage};
 use super::output::Output;
-use crate::adapters::bmc::chain;
 use crate::image::{self, BuildOptions, ImageError, Lock, PackageList, Progress, RootOptions};
+use cairn_core::chain;
 
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {

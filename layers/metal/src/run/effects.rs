@@ -8,7 +8,7 @@ use recipe::callback::{Artifact, Callback, PullCredentials};
 use redfish::PowerState;
 use url::Url;
 
-use crate::adapters::bmc::{Connection, Media, chain, power_word};
+use crate::adapters::bmc::{Connection, Media, power_word};
 use crate::api::job_user;
 use crate::context::Metal;
 use crate::errors;
@@ -19,6 +19,7 @@ use crate::plan::{Effect, Seen};
 use crate::store::Error;
 use crate::task_iso::{self, Contents};
 use crate::tokens::Purpose;
+use cairn_core::chain;
 
 /// What a job's task holds on to between effects; all of it can be had again.
 #[derive(Default)]
