@@ -14,6 +14,7 @@ use observe::metrics::{Disk, Registry};
 use settings::Resolved;
 use store::{DataDirLock, InstanceKey, Store};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use web::{BasicAuth, Check, Credentials, FrameOptions, ListenAddress, Problem, Proof, RateLimiter, Tls, TlsFiles};
@@ -39,7 +40,12 @@ pub async fn serve(options: &Serve) -> Result<(), Problem> {
     let mut metrics = Registry::new();
     let door = Door::open(&resolved, &address, &mut metrics)?;
     let listener = web::bind(&address).await.map_err(|error| {
-        Problem::new(error.kind(), "listen", chain(&error)).hint("say another address with --listen")
+        // The usual reason for a port in use is a controller on the same data: then its holder is named.
+        let held = DataDirLock::acquire(&data_dir, "").err().filter(|_| error.kind() == ErrorKind::Conflict);
+        match held {
+            Some(held) => Problem::new(held.kind(), "data_dir", chain(&held)),
+            None => Problem::new(error.kind(), "listen", chain(&error)).hint("say another address with --listen"),
+        }
     })?;
     let local = listener.local_addr().map_err(|error| Problem::internal(&error))?;
     let _lock = DataDirLock::acquire(&data_dir, &local.to_string())
@@ -52,24 +58,36 @@ pub async fn serve(options: &Serve) -> Result<(), Problem> {
     let signals = tokio::spawn(obey_signals(shutdown.clone(), door.tls.clone()));
     let options = web::ServeOptions { tls: door.tls.clone(), ..web::ServeOptions::new(shutdown.clone()) };
     let server = tokio::spawn(web::serve(listener, app, options));
-    let result = supervise(worker, &shutdown).await;
-    let _ = server.await;
-    signals.abort();
+    let result = supervise(worker, server, signals, &shutdown).await;
     parts.store.close().await;
     tracing::info!("stopped");
     result
 }
 
-/// A worker that ends on its own takes the process with it: a restart reconciles, a lame daemon does not.
+/// A part that ends on its own takes the process with it: a restart reconciles, a lame daemon does not.
 async fn supervise(
-    worker: tokio::task::JoinHandle<Result<(), metal::RunError>>,
+    mut worker: JoinHandle<Result<(), metal::RunError>>,
+    mut server: JoinHandle<web::Drain>,
+    mut signals: JoinHandle<()>,
     shutdown: &CancellationToken,
 ) -> Result<(), Problem> {
-    let ended = worker.await;
+    let mut worked = None;
+    tokio::select! {
+        ended = &mut worker => worked = Some(ended),
+        ended = &mut server => if let Err(error) = ended { return Err(Problem::internal(&error)) },
+        ended = &mut signals => if let Err(error) = ended { return Err(Problem::internal(&error)) },
+    }
     shutdown.cancel();
-    match ended {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Problem::internal(&error)),
+    if !server.is_finished() {
+        server.await.map_err(|error| Problem::internal(&error))?;
+    }
+    signals.abort();
+    let worked = match worked {
+        Some(ended) => ended,
+        None => worker.await,
+    };
+    match worked {
+        Ok(done) => done.map_err(|error| Problem::internal(&error)),
         Err(error) => Err(Problem::internal(&error)),
     }
 }

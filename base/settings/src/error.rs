@@ -13,14 +13,17 @@ pub enum SettingsError {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     /// The settings file is not TOML.
-    #[error("{}:{line}: this is not TOML", path.display())]
-    Toml { path: PathBuf, line: usize, source: Box<toml::de::Error> },
+    #[error("{}:{line}: this is not TOML: {reason}", path.display())]
+    Toml { path: PathBuf, line: usize, reason: String },
     /// The settings file has a key that no table knows.
     #[error("{}:{line}: there is no setting {name:?}", path.display())]
     UnknownKey { path: PathBuf, line: usize, name: String, similar: Option<&'static str> },
     /// A value of the settings file is a table or a list.
     #[error("{}:{line}: {name} needs a plain value, not a table or a list", path.display())]
     NotPlain { path: PathBuf, line: usize, name: &'static str },
+    /// A secret is there and empty: whoever sends nothing would know it.
+    #[error("{name} from {origin} is empty")]
+    EmptySecret { name: &'static str, origin: String },
     /// A flag that no table knows.
     #[error("there is no setting {name:?}")]
     UnknownFlag { name: String, similar: Option<&'static str> },
@@ -55,6 +58,7 @@ impl SettingsError {
             Self::Differ { second, .. } => Some(format!("remove {second}")),
             Self::WorldReadable { path } => Some(format!("chmod o-rwx {}", path.display())),
             Self::Missing { hint, .. } => Some(hint.clone()),
+            Self::EmptySecret { .. } => Some("write the secret there, or remove the setting".to_owned()),
             Self::Read { .. } | Self::Toml { .. } | Self::Value { .. } => None,
         }
     }

@@ -44,7 +44,8 @@ impl Resolver {
         let line_at = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
         let table = toml::de::DeTable::parse(text).map_err(|source| {
             let line = line_at(source.span().map_or(0, |span| span.start));
-            SettingsError::Toml { path: path.to_owned(), line, source: Box::new(source) }
+            // Only the message: the error itself shows the line, and there may be a secret on it.
+            SettingsError::Toml { path: path.to_owned(), line, reason: source.message().to_owned() }
         })?;
         for (name, value) in table.get_ref() {
             let line = line_at(name.span().start);
@@ -59,8 +60,9 @@ impl Resolver {
             if entry.key.secret && world_readable {
                 return Err(SettingsError::WorldReadable { path: path.to_owned() });
             }
-            entry.value = Some(value);
             entry.origin = Origin::File { path: path.to_owned(), line };
+            refuse_empty(entry, &value)?;
+            entry.value = Some(value);
         }
         Ok(self)
     }
@@ -96,8 +98,9 @@ impl Resolver {
                 }
             }
             if let Some((variable, value)) = found {
-                entry.value = Some(value);
                 entry.origin = Origin::Environment { variable };
+                refuse_empty(entry, &value)?;
+                entry.value = Some(value);
             }
         }
         Ok(self)
@@ -154,6 +157,14 @@ fn plain(value: &toml::de::DeValue<'_>) -> Option<String> {
         DeValue::Datetime(time) => time.to_string(),
         DeValue::Array(_) | DeValue::Table(_) => return None,
     })
+}
+
+/// An empty secret would be one that everybody knows.
+fn refuse_empty(entry: &Entry, value: &str) -> Result<(), SettingsError> {
+    if entry.key.secret && value.is_empty() {
+        return Err(SettingsError::EmptySecret { name: entry.key.name, origin: entry.origin.to_string() });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -283,5 +294,27 @@ mod tests {
     #[should_panic(expected = "media_url is in two tables")]
     fn a_name_belongs_to_one_table() {
         Resolver::new(&[KEYS, KEYS]);
+    }
+
+    #[test]
+    fn an_empty_secret_is_refused_wherever_it_stands() {
+        let error = from_file("webhook_secret = \"\"").unwrap_err();
+        assert!(matches!(error, SettingsError::EmptySecret { .. }), "{error}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().display().to_string();
+        let error = resolver().environment(&environment(&[("WEBHOOK_SECRET_FILE", &path)])).unwrap_err();
+        assert!(matches!(error, SettingsError::EmptySecret { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_line_that_is_no_toml_is_not_repeated() {
+        let error = from_file("webhook_secret = hush-hush").unwrap_err();
+        let mut told = format!("{error} {error:?}");
+        let mut source = std::error::Error::source(&error);
+        while let Some(error) = source {
+            told.push_str(&error.to_string());
+            source = error.source();
+        }
+        assert!(!told.contains("hush"), "{told}");
     }
 }

@@ -126,4 +126,15 @@ mod tests {
         let failure = Failure::of(code::STATE_UNWRITABLE)(error);
         assert_eq!(failure.to_string(), "cannot write /x: no room");
     }
+
+    #[test]
+    fn every_code_is_in_the_shared_list() {
+        // The constants above, read from this file: what is added there has to be explained to operators too.
+        let codes = include_str!("failure.rs").lines().filter_map(|line| {
+            line.trim().strip_prefix("pub const ")?.split_once(": &str = \"")?.1.strip_suffix("\";")
+        });
+        for code in codes {
+            assert!(recipe::callback::FAILURE_CODES.contains(&code), "{code} is missing in recipe::callback");
+        }
+    }
 }

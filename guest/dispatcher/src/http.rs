@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, code};
 use cairn_core::chain;
 
 /// Where distributions keep their certificate authorities in one file.
@@ -25,7 +25,7 @@ pub(crate) fn client(whole: Option<Duration>, silence: Duration, authority: Opti
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(Failure::of("http_client"))?
+        .map_err(Failure::of(code::PANIC))?
         .with_root_certificates(authorities(authority))
         .with_no_client_auth();
     let mut builder = Client::builder()
@@ -39,7 +39,7 @@ pub(crate) fn client(whole: Option<Duration>, silence: Duration, authority: Opti
     if let Some(whole) = whole {
         builder = builder.timeout(whole);
     }
-    builder.build().map_err(|error| Failure::new("http_client", chain(&error)))
+    builder.build().map_err(|error| Failure::new(code::PANIC, chain(&error)))
 }
 
 /// The file that the system keeps its certificate authorities in.

@@ -113,6 +113,7 @@ fn volume_id(device: &Path) -> Option<String> {
 
 fn mount_device(host: &dyn Host, paths: &Paths, device: &Path) -> Result<Medium, Failure> {
     mount_iso(host, device, &paths.task)?;
+    tracing::info!(device = %device.display(), "the task is mounted from a drive of its own");
     Ok(Medium { boot_medium: None })
 }
 
@@ -132,6 +133,7 @@ fn mount_from_boot_medium(host: &dyn Host, paths: &Paths, device: &Path) -> Resu
     };
     let attached = LoopDevice::attach(host, &image, true).map_err(Failure::of(code::MEDIUM_MOUNT))?;
     mount_iso(host, attached.path(), &paths.task)?;
+    tracing::info!(file = %image.display(), device = %attached.path().display(), "the task is mounted from the boot medium");
     Ok(Some(Medium { boot_medium: Some(attached) }))
 }
 

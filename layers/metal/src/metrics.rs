@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use observe::metrics::{Counter, Counters, Gauge, Gauges, Histogram, Histograms, Registry};
 
-use crate::model::{JobOutcome, Phase, Status};
+use crate::model::{Job, JobOutcome, Phase, Status};
+use crate::store::Ending;
 
 const BMC_BOUNDS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
 const JOB_BOUNDS: &[f64] =
@@ -224,6 +226,22 @@ impl Metrics {
     pub fn transition(&self, from: Option<Status>, to: Status) {
         self.jobs.with([to.as_str()]).inc();
         self.transitions.with([from.map_or("none", Status::as_str), to.as_str()]).inc();
+    }
+
+    /// Counts the end of a job's work on its machine.
+    pub fn ended(&self, job: &Job, ending: &Ending, now: Timestamp) {
+        let to = if ending.outcome == JobOutcome::Succeeded { Status::Succeeded } else { Status::Failed };
+        self.transition(Some(Status::Provisioning), to);
+        let duration = now.duration_since(job.created_at);
+        let target = job.task_target.as_str();
+        self.job_duration.with([ending.outcome.as_str(), target]).observe(duration.as_secs_f64());
+        if let Some(failure) = ending.failure.as_ref().filter(|_| ending.outcome == JobOutcome::Failed) {
+            let known = FAILURE_STEPS.into_iter().find(|step| *step == failure.step).unwrap_or("workflow.unknown");
+            self.failures.with([known, target]).inc();
+        }
+        if ending.outcome == JobOutcome::Succeeded && !ending.first_boot_reporter {
+            self.first_boots.with(["unsupported"]).inc();
+        }
     }
 
     /// Observes how long something took.

@@ -27,7 +27,6 @@ CREATE TABLE jobs (
     task_target         TEXT   NOT NULL,
     artifact            TEXT,
     task_iso            TEXT,
-    maintenance_iso_url TEXT,
     cancel_requested    BIGINT NOT NULL DEFAULT 0,
     power_touched       BIGINT NOT NULL DEFAULT 0,
     media_touched       BIGINT NOT NULL DEFAULT 0,

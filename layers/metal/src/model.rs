@@ -6,7 +6,6 @@ use std::str::FromStr;
 use cairn_core::typed_id;
 use jiff::Timestamp;
 use recipe::network::Network;
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -53,6 +52,11 @@ impl Serial {
     /// The serial number as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Purpose under which the password of this server's BMC is sealed: it is of use in one record only.
+    pub(crate) fn password_purpose(&self) -> String {
+        format!("metal bmc password {}", self.0)
     }
 }
 
@@ -115,6 +119,21 @@ pub struct BmcSpec {
     /// Id, UUID or serial of the system behind a BMC that manages several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
+}
+
+impl BmcSpec {
+    /// The URL of a BMC. A bare host means https.
+    pub(crate) fn url_of(address: &str) -> Result<Url, String> {
+        let text = if address.contains("://") { address.to_owned() } else { format!("https://{address}") };
+        let url = Url::parse(&text).map_err(|problem| format!("{address:?} is no address: {problem}"))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+            return Err(format!("{address:?} is no address: https://host[:port] was expected"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("credentials do not belong into the address".to_owned());
+        }
+        Ok(url)
+    }
 }
 
 /// What an operator says about a server. The BMC's password is kept apart, encrypted.
@@ -375,8 +394,6 @@ pub struct Job {
     pub artifact: Option<ArtifactRef>,
     /// Once built.
     pub task_iso: Option<TaskIso>,
-    /// What the first slot of a two-slot BMC is given.
-    pub maintenance_iso_url: Option<String>,
     /// An operator asked for its end.
     pub cancel_requested: bool,
     /// The machine was switched off for this attempt, so clean-up has to look after its power.
@@ -428,7 +445,7 @@ pub struct ArtifactRef {
 /// One line of a job's history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Grows within the controller.
+    /// Counts the job's events from 1.
     pub id: i64,
     /// When.
     pub time: Timestamp,
@@ -455,10 +472,6 @@ pub enum Level {
 
 text_enum!(Level { Info => "info", Warn => "warn", Error => "error" });
 
-/// A BMC password on its way in. Never printed.
-#[derive(Clone, Deserialize)]
-pub struct BmcPassword(pub SecretString);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -481,6 +494,15 @@ mod tests {
         }
         for bad in ["", "..", "a/b", "-x", "a b", &"x".repeat(65)] {
             assert!(bad.parse::<Serial>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_bmcs() {
+        assert_eq!(BmcSpec::url_of("10.0.0.7").unwrap().as_str(), "https://10.0.0.7/");
+        assert_eq!(BmcSpec::url_of("http://[::1]:8000").unwrap().as_str(), "http://[::1]:8000/");
+        for bad in ["", "https://", "ftp://x", "https://root:calvin@10.0.0.7", "a b"] {
+            assert!(BmcSpec::url_of(bad).is_err(), "{bad}");
         }
     }
 }

@@ -26,6 +26,7 @@ use std::time::Duration;
 use cairn_core::Outcome;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::errors;
 use crate::model::{Failure, Job, JobOutcome, Phase, Status};
 
 /// Something to be done outside.
@@ -33,7 +34,7 @@ use crate::model::{Failure, Job, JobOutcome, Phase, Status};
 pub enum Effect {
     /// Write the task ISO.
     BuildMedia,
-    /// Log in to the BMC, find system and slots, eject what an earlier job left.
+    /// Log in to the BMC, find system and slots, see that the machine is the one that is meant.
     Discover,
     /// Insert the media.
     Mount,
@@ -117,24 +118,29 @@ impl Default for Limits {
     }
 }
 
+/// A machine repeats its report for so long at least when nobody answers.
+const RETRIES: Duration = Duration::from_mins(10);
+
 type Decision = Outcome<Phase, Effect, Failure>;
 
-/// What happens next to `job`. `Failed` moves a provisioning job to `failed`; `Done` moves a cleaned-up one to `complete`.
-pub fn step(job: &Job, seen: &Seen, now: Timestamp, limits: &Limits) -> Decision {
+/// What happens next to `job`, which this process has watched for `watched`: time that went by while nobody listened does
+/// not count against a machine. `Failed` moves a provisioning job to `failed`; `Done` moves a cleaned-up one to `complete`.
+pub fn step(job: &Job, seen: &Seen, now: Timestamp, watched: Duration, limits: &Limits) -> Decision {
     match job.status {
         Status::Queued => stay("waits for a worker", limits.power_poll),
-        Status::Provisioning => provision(job, seen, now, limits),
+        Status::Provisioning => provision(job, seen, now, watched, limits),
         Status::Succeeded | Status::Failed => clean_up(job, seen, now, limits),
         Status::Complete => Outcome::Done,
     }
 }
 
-fn provision(job: &Job, seen: &Seen, now: Timestamp, limits: &Limits) -> Decision {
+fn provision(job: &Job, seen: &Seen, now: Timestamp, watched: Duration, limits: &Limits) -> Decision {
     if job.cancel_requested {
-        return failed(job.phase, "cancelled", "cancelled by an operator");
+        return failed(job.phase, errors::CANCELLED, "cancelled by an operator");
     }
-    if job.picked_at.is_some_and(|picked| passed(picked, limits.stuck, now)) {
-        return failed(job.phase, "job_stuck", format!("not done {} after it was taken", words(limits.stuck)));
+    let listened = watched >= limits.stuck.min(RETRIES);
+    if listened && job.picked_at.is_some_and(|picked| passed(picked, limits.stuck, now)) {
+        return failed(job.phase, errors::JOB_STUCK, format!("not done {} after it was taken", words(limits.stuck)));
     }
     if let Seen::Failed(failure) = seen
         && job.phase != Phase::AwaitReport
@@ -150,22 +156,23 @@ fn provision(job: &Job, seen: &Seen, now: Timestamp, limits: &Limits) -> Decisio
         Phase::PowerOff => once(seen, Effect::SwitchOff, Phase::PowerOn),
         Phase::PowerOn if job.first_contact_at.is_some() => Outcome::Go(Phase::AwaitReport),
         Phase::PowerOn => once(seen, Effect::SwitchOn, Phase::AwaitReport),
-        _ => await_report(job, seen, now, limits),
+        _ => await_report(job, seen, now, watched, limits),
     }
 }
 
-fn await_report(job: &Job, seen: &Seen, now: Timestamp, limits: &Limits) -> Decision {
-    if passed(job.phase_started_at, limits.report, now) {
+fn await_report(job: &Job, seen: &Seen, now: Timestamp, watched: Duration, limits: &Limits) -> Decision {
+    let listened = watched >= limits.report.min(RETRIES);
+    if listened && passed(job.phase_started_at, limits.report, now) {
         let heard = match job.first_contact_at {
             Some(_) => "the maintenance OS was heard of, but sent no report",
             None => "the maintenance OS was never heard of",
         };
-        return failed(job.phase, "webhook_timeout", format!("{heard} within {}", words(limits.report)));
+        return failed(job.phase, errors::WEBHOOK_TIMEOUT, format!("{heard} within {}", words(limits.report)));
     }
     match seen {
         Seen::Power { on: false, lasting } if *lasting >= limits.off_without_report => failed(
             job.phase,
-            "guest_powered_off",
+            errors::GUEST_POWERED_OFF,
             format!("the machine has been off for {} and sent no report", words(*lasting)),
         ),
         Seen::Power { .. } | Seen::Failed(_) => {
@@ -180,7 +187,9 @@ fn await_report(job: &Job, seen: &Seen, now: Timestamp, limits: &Limits) -> Deci
 }
 
 fn clean_up(job: &Job, seen: &Seen, now: Timestamp, limits: &Limits) -> Decision {
-    if job.phase == Phase::Finished || job.ended_at.is_some_and(|ended| passed(ended, limits.cleanup, now)) {
+    let spent = job.ended_at.is_some_and(|ended| passed(ended, limits.cleanup, now));
+    // Given up only after a failure that was seen: after a long stop of the controller everything is tried once more.
+    if job.phase == Phase::Finished || (spent && matches!(seen, Seen::Failed(_))) {
         return Outcome::Done;
     }
     match job.phase {

@@ -16,7 +16,6 @@ fn job(status: Status, phase: Phase) -> Job {
         task_target: "install-linux.target".to_owned(),
         artifact: None,
         task_iso: None,
-        maintenance_iso_url: None,
         cancel_requested: false,
         power_touched: true,
         media_touched: true,
@@ -36,6 +35,9 @@ fn job(status: Status, phase: Phase) -> Job {
     }
 }
 
+/// Watched for long enough that nothing was missed.
+const LONG: Duration = Duration::from_hours(1);
+
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
 }
@@ -46,7 +48,7 @@ fn walk(mut job: Job) -> (Job, Vec<Effect>) {
     let mut seen = Seen::Nothing;
     let mut done = Vec::new();
     for _ in 0..100 {
-        match step(&job, &seen, at(1), &limits) {
+        match step(&job, &seen, at(1), LONG, &limits) {
             Outcome::Do(Effect::ObservePower) => {
                 done.push(Effect::ObservePower);
                 seen = Seen::Power { on: job.status == Status::Provisioning, lasting: Duration::ZERO };
@@ -107,7 +109,7 @@ fn what_was_never_touched_is_left_alone() {
 fn a_machine_that_was_heard_of_is_not_switched_on_again() {
     let mut resumed = job(Status::Provisioning, Phase::PowerOn);
     resumed.first_contact_at = Some(at(0));
-    assert_eq!(step(&resumed, &Seen::Nothing, at(1), &Limits::default()), Outcome::Go(Phase::AwaitReport));
+    assert_eq!(step(&resumed, &Seen::Nothing, at(1), LONG, &Limits::default()), Outcome::Go(Phase::AwaitReport));
 }
 
 #[test]
@@ -115,8 +117,8 @@ fn a_silent_guest_ends_the_job_at_its_deadline_and_not_before() {
     let job = job(Status::Provisioning, Phase::AwaitReport);
     let limits = Limits::default();
     let on = Seen::Power { on: true, lasting: Duration::from_secs(7000) };
-    assert!(matches!(step(&job, &on, at(7199), &limits), Outcome::Stay { .. }));
-    let Outcome::Failed(failure) = step(&job, &on, at(7200), &limits) else { panic!("still waiting") };
+    assert!(matches!(step(&job, &on, at(7199), LONG, &limits), Outcome::Stay { .. }));
+    let Outcome::Failed(failure) = step(&job, &on, at(7200), LONG, &limits) else { panic!("still waiting") };
     assert_eq!((failure.step.as_str(), failure.code.as_str()), ("webhook.wait", "webhook_timeout"));
 }
 
@@ -124,8 +126,10 @@ fn a_silent_guest_ends_the_job_at_its_deadline_and_not_before() {
 fn a_guest_that_went_off_without_a_report_is_not_waited_for() {
     let job = job(Status::Provisioning, Phase::AwaitReport);
     let off = |seconds| Seen::Power { on: false, lasting: Duration::from_secs(seconds) };
-    assert!(matches!(step(&job, &off(119), at(300), &Limits::default()), Outcome::Stay { .. }));
-    let Outcome::Failed(failure) = step(&job, &off(120), at(300), &Limits::default()) else { panic!("still waiting") };
+    assert!(matches!(step(&job, &off(119), at(300), LONG, &Limits::default()), Outcome::Stay { .. }));
+    let Outcome::Failed(failure) = step(&job, &off(120), at(300), LONG, &Limits::default()) else {
+        panic!("still waiting")
+    };
     assert_eq!(failure.code, "guest_powered_off");
 }
 
@@ -136,8 +140,8 @@ fn media_that_cannot_be_ejected_keep_the_machine_off() {
     succeeded.ended_at = Some(at(0));
     let failure = Failure { step: "cleanup.unmount".into(), code: "bmc_unreachable".into(), detail: "x".into() };
     let limits = Limits::default();
-    assert!(matches!(step(&succeeded, &Seen::Failed(failure.clone()), at(599), &limits), Outcome::Stay { .. }));
-    assert_eq!(step(&succeeded, &Seen::Failed(failure), at(600), &limits), Outcome::Done);
+    assert!(matches!(step(&succeeded, &Seen::Failed(failure.clone()), at(599), LONG, &limits), Outcome::Stay { .. }));
+    assert_eq!(step(&succeeded, &Seen::Failed(failure), at(600), LONG, &limits), Outcome::Done);
 }
 
 #[test]
@@ -145,7 +149,7 @@ fn cancel_ends_any_provisioning_phase() {
     for phase in [Phase::BuildMedia, Phase::Mount, Phase::PowerOn, Phase::AwaitReport] {
         let mut cancelled = job(Status::Provisioning, phase);
         cancelled.cancel_requested = true;
-        let Outcome::Failed(failure) = step(&cancelled, &Seen::Nothing, at(1), &Limits::default()) else {
+        let Outcome::Failed(failure) = step(&cancelled, &Seen::Nothing, at(1), LONG, &Limits::default()) else {
             panic!("{phase} went on")
         };
         assert_eq!(failure.code, "cancelled");
@@ -155,8 +159,27 @@ fn cancel_ends_any_provisioning_phase() {
 #[test]
 fn a_job_that_gets_nowhere_is_ended() {
     let job = job(Status::Provisioning, Phase::Discover);
-    let Outcome::Failed(failure) = step(&job, &Seen::Nothing, at(4 * 3600), &Limits::default()) else {
+    let Outcome::Failed(failure) = step(&job, &Seen::Nothing, at(4 * 3600), LONG, &Limits::default()) else {
         panic!("still at it")
     };
     assert_eq!(failure.code, "job_stuck");
+}
+
+#[test]
+fn time_without_a_listener_does_not_count_against_the_machine() {
+    let job = job(Status::Provisioning, Phase::AwaitReport);
+    let limits = Limits::default();
+    let just_started = Duration::from_secs(5);
+    let late = at(3 * 3600);
+    assert_eq!(step(&job, &Seen::Nothing, late, just_started, &limits), Outcome::Do(Effect::ObservePower));
+    assert!(matches!(step(&job, &Seen::Nothing, late, LONG, &limits), Outcome::Failed(_)));
+}
+
+#[test]
+fn clean_up_is_tried_however_late_it_is() {
+    let mut succeeded = job(Status::Succeeded, Phase::Eject);
+    succeeded.outcome = Some(JobOutcome::Succeeded);
+    succeeded.ended_at = Some(at(0));
+    let decision = step(&succeeded, &Seen::Nothing, at(3 * 3600), Duration::ZERO, &Limits::default());
+    assert_eq!(decision, Outcome::Do(Effect::Eject));
 }

@@ -39,7 +39,7 @@ pub const KEYS: &[Key] = &[
     ),
     Key::new("worker_concurrency", &["WORKER_CONCURRENCY"], Some("4"), "Jobs worked on at once; 0 drains"),
     Key::new("redfish_timeout", &["REDFISH_TIMEOUT"], Some("30s"), "For one request to a BMC"),
-    Key::new("redfish_retries", &["REDFISH_RETRIES"], Some("5"), "Attempts per request"),
+    Key::new("redfish_retries", &["REDFISH_RETRIES"], None, "Attempts per request (default: 5 to 7 by maker)"),
     Key::new(
         "redfish_insecure",
         &["REDFISH_INSECURE", "REDFISH_INSECURE_TLS"],
@@ -91,8 +91,8 @@ pub struct MetalSettings {
     pub worker_concurrency: usize,
     /// For one request to a BMC.
     pub redfish_timeout: Duration,
-    /// Attempts per request.
-    pub redfish_retries: u32,
+    /// Attempts per request; by maker when absent.
+    pub redfish_retries: Option<u32>,
     /// Any certificate, unless the server's record says otherwise.
     pub redfish_insecure: bool,
     /// A worker that is silent so long loses its jobs.
@@ -129,7 +129,7 @@ impl MetalSettings {
             signed_url_ttl: resolved.duration("media_signed_url_ttl")?,
             worker_concurrency: resolved.parse("worker_concurrency")?,
             redfish_timeout: resolved.duration("redfish_timeout")?,
-            redfish_retries: resolved.parse("redfish_retries")?,
+            redfish_retries: resolved.parse_optional("redfish_retries")?,
             redfish_insecure: resolved.boolean("redfish_insecure")?,
             lease: resolved.duration("job_lease_ttl")?,
             retention: Duration::from_hours(24 * u64::from(resolved.parse::<u32>("job_retention_days")?)),
@@ -138,7 +138,7 @@ impl MetalSettings {
                 report,
                 stuck: resolved.duration("job_stuck_timeout")?,
                 first_boot: resolved.duration("job_first_boot_timeout")?,
-                power_poll: resolved.duration("job_power_poll")?,
+                power_poll: resolved.duration("job_power_poll")?.max(Duration::from_millis(100)),
                 off_without_report: defaults.off_without_report.min(report),
                 ..defaults
             },

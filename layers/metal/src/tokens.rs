@@ -79,6 +79,11 @@ impl Secrets {
     }
 }
 
+/// User name of a job at the registry.
+pub(crate) fn job_user(job: JobId) -> String {
+    format!("job-{job}")
+}
+
 fn token_text(purpose: Purpose, job: JobId, attempt: u32) -> String {
     let purpose = match purpose {
         Purpose::Webhook => "webhook",

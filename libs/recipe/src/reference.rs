@@ -51,8 +51,13 @@ impl FromStr for OciReference {
             None => (rest, None),
         };
         let (registry, path) = match rest.split_once('/') {
-            Some((first, path)) if scheme.is_some() || is_host(first) => (Some(first.to_owned()), path),
-            _ if scheme.is_some() => return Err(error("a repository is missing after the registry")),
+            // `oci://` only says what kind of reference it is; the others are addresses, which begin with a host.
+            Some((first, path)) if scheme.as_deref().is_some_and(|scheme| scheme != "oci") || is_host(first) => {
+                (Some(first.to_owned()), path)
+            }
+            _ if scheme.as_deref().is_some_and(|scheme| scheme != "oci") => {
+                return Err(error("a repository is missing after the registry"));
+            }
             _ => (None, rest),
         };
         let (repository, tag) = match path.rsplit_once(':') {
@@ -129,13 +134,15 @@ mod tests {
         assert_eq!(parts("os-images/debian"), (None, "os-images/debian".into(), "latest".into()));
         assert_eq!(parts("debian:13"), (None, "debian".into(), "13".into()));
         assert_eq!(parts("controller:8080/os/debian:13"), (own("controller:8080"), "os/debian".into(), "13".into()));
-        assert_eq!(parts("oci://registry/debian"), (own("registry"), "debian".into(), "latest".into()));
+        assert_eq!(parts("https://registry/debian"), (own("registry"), "debian".into(), "latest".into()));
+        assert_eq!(parts("oci://os-images/debian"), (None, "os-images/debian".into(), "latest".into()));
         assert_eq!(parts(&format!("h.example/a/b:1@{digest}")), (own("h.example"), "a/b".into(), digest));
     }
 
     #[test]
     fn broken_references_are_refused() {
-        for text in ["", "Debian", "a//b", "ftp://h/a", "h.example/", "a@sha256:00", "oci://registry", "a:b c", "-a/b"]
+        for text in
+            ["", "Debian", "a//b", "ftp://h/a", "h.example/", "a@sha256:00", "https://registry", "a:b c", "-a/b"]
         {
             assert!(text.parse::<OciReference>().is_err(), "{text}");
         }

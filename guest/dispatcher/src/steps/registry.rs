@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use oci_registry::artifact::{Compression, OS_IMAGE};
-use oci_registry::client::{Client, ClientError, Credentials};
+use oci_registry::client::{Client, ClientError, Credentials, VerifyingStream};
 use oci_registry::{Descriptor, Digest, Manifest, RepositoryName, Selector};
 use recipe::callback::Artifact;
 use secrecy::SecretString;
@@ -80,11 +80,27 @@ impl ImageSource for Registry {
             while let Some(bytes) = stream.next().await {
                 let bytes = bytes.map_err(|error| source_error(&error))?;
                 // Only this task runs on the runtime: tar's pace is meant to hold the transfer back.
-                to.write_all(&bytes).map_err(SourceError::Write)?;
+                if let Err(error) = to.write_all(&bytes) {
+                    return Err(damage(&mut stream).await.unwrap_or(SourceError::Write(error)));
+                }
             }
             Ok(())
         })
     }
+}
+
+/// tar stops early when what it gets makes no sense. Whether the registry sent it so is known at the layer's end.
+async fn damage(stream: &mut VerifyingStream) -> Option<SourceError> {
+    while let Some(bytes) = stream.next().await {
+        if let Err(error) = bytes {
+            return Some(source_error(&error)).filter(is_mismatch);
+        }
+    }
+    None
+}
+
+fn is_mismatch(error: &SourceError) -> bool {
+    matches!(error, SourceError::Source { code, .. } if *code == code::ARTIFACT_DIGEST_MISMATCH)
 }
 
 fn source_error(error: &ClientError) -> SourceError {

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use dispatcher::arguments::Step;
 use dispatcher::failure::code;
-use dispatcher::steps;
+use dispatcher::steps::{self, ImageSource, Registry, SourceError};
 use dispatcher::workspace::Workspace;
 use host::{Command, Linux, Processes};
 use recipe::callback::{Artifact, Callback, PullCredentials};
@@ -216,6 +216,33 @@ fn a_wrong_digest_is_never_taken_for_an_installed_system() {
     assert!(told(&server).starts_with("5 partitions on"), "a half-filled disk is made anew: {}", told(&server));
     machine.look(2, |root| assert!(!root.join("usr").exists()));
     step(&machine, Step::ImageLinux).unwrap();
+}
+
+/// Takes nothing, as tar that has given up.
+struct Closed;
+
+impl std::io::Write for Closed {
+    fn write(&mut self, _bytes: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn damage_is_named_even_when_tar_stumbles_over_it_first() {
+    let layer: Vec<u8> = (0..3_000_000_u32).map(|number| (number >> 8) as u8).collect();
+    for spoil in [true, false] {
+        let server = Server::start(&[]);
+        let registry = Registry::new(&publish(&server, &layer, spoil)).unwrap();
+        let layers = registry.layers().unwrap();
+        match registry.copy(&layers[0], &mut Closed).unwrap_err() {
+            SourceError::Source { code, .. } => assert!(spoil && code == code::ARTIFACT_DIGEST_MISMATCH, "{code}"),
+            SourceError::Write(_) => assert!(!spoil),
+        }
+    }
 }
 
 #[test]

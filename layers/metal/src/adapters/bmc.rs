@@ -11,7 +11,6 @@ use redfish::{
 use url::Url;
 
 use crate::adapters::tls;
-use crate::api::bmc_url;
 use crate::context::Metal;
 use crate::errors;
 use crate::metrics::Metrics;
@@ -48,12 +47,12 @@ impl Connection {
     pub(crate) async fn open(metal: &Metal, server: &Server) -> Result<Self, Failure> {
         let step = "redfish.discover";
         let failure = |code: &str, detail: String| Failure { step: step.to_owned(), code: code.to_owned(), detail };
-        let purpose = format!("{}{}", crate::api::PASSWORD_PURPOSE, server.serial);
         let password = metal
             .key
-            .open(&purpose, &server.sealed_password)
+            .open(&server.serial.password_purpose(), &server.sealed_password)
             .map_err(|error| failure(errors::PASSWORD_SEALED, chain(&error)))?;
-        let base = bmc_url(&server.spec.bmc.address).map_err(|detail| failure(errors::BMC_UNREACHABLE, detail))?;
+        let base = model::BmcSpec::url_of(&server.spec.bmc.address)
+            .map_err(|detail| failure(errors::BMC_UNREACHABLE, detail))?;
         let judgement = match (&server.spec.bmc.tls, metal.settings.redfish_insecure) {
             (BmcTls::System, true) => &BmcTls::Insecure,
             (tls, _) => tls,
@@ -62,7 +61,10 @@ impl Connection {
         let options = Options {
             system: server.spec.bmc.system.clone(),
             vendor: server.spec.vendor.as_deref().and_then(redfish::Vendor::named),
-            retry: Some(redfish::Retry { attempts: metal.settings.redfish_retries.max(1), ..Default::default() }),
+            retry: metal
+                .settings
+                .redfish_retries
+                .map(|attempts| redfish::Retry { attempts: attempts.max(1), ..Default::default() }),
             request_timeout: metal.settings.redfish_timeout,
             ..Options::default()
         };
@@ -90,7 +92,8 @@ impl Connection {
             .inventory(Phase::new(op::DISCOVER, DISCOVER))
             .await
             .map_err(|error| failed("redfish.discover", &error))?;
-        let names = [&inventory.serial_number, &inventory.sku, &inventory.uuid, &inventory.system_id];
+        // An id such as `1` or `System.Embedded.1` names a place on every BMC, and no machine.
+        let names = [&inventory.serial_number, &inventory.sku, &inventory.uuid];
         let names: Vec<&str> =
             names.into_iter().filter_map(|name| name.as_deref()).filter(|name| says_something(name)).collect();
         let is = |wanted: &str| names.iter().any(|name| name.eq_ignore_ascii_case(wanted));
@@ -98,7 +101,9 @@ impl Connection {
         if is(meant) || is(server.serial.as_str()) {
             return Ok(None);
         }
-        if server.spec.bmc.system.is_none() && !inventory.serial_number.as_deref().is_some_and(says_something) {
+        let known_by_id = inventory.system_id.as_deref().is_some_and(|id| id.eq_ignore_ascii_case(meant));
+        let wanted_another = server.spec.bmc.system.is_some() && !known_by_id;
+        if !wanted_another && !inventory.serial_number.as_deref().is_some_and(says_something) {
             return Ok(Some("the BMC does not tell the serial number of its machine".to_owned()));
         }
         Err(Failure {
@@ -130,6 +135,10 @@ impl Connection {
         };
         let phase = Phase::new(op::MOUNT_MAINTENANCE, MOUNT);
         let options = MediaOptions::default();
+        // What an earlier job or a person left in another slot could be taken for this job's task.
+        for slot in found.iter().skip(if both { 2 } else { 1 }) {
+            self.bmc.eject(phase, slot).await.map_err(|error| failed(step, &error))?;
+        }
         let first = if both { &media.maintenance } else { &media.boot };
         self.insert(phase, &found[0], first, options, step).await?;
         let mut used = vec![found[0].id.clone()];

@@ -21,10 +21,7 @@ use web::{BasicAuth, Problem, RateLimiter};
 use crate::context::Metal;
 use crate::store;
 
-pub(crate) use registry::job_user;
 pub use registry::{RegistryAccess, open_registry, registry_routes};
-pub(crate) use reports::count_end;
-pub(crate) use servers::{PASSWORD_PURPOSE, bmc_url};
 
 /// What the routes need besides the layer itself.
 pub struct RouteOptions {

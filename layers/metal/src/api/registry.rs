@@ -87,11 +87,6 @@ fn job_credentials(asker: Asker<'_>) -> Option<(JobId, String)> {
     Some((user.strip_prefix("job-")?.parse().ok()?, token.to_owned()))
 }
 
-/// User name of a job at the registry.
-pub(crate) fn job_user(job: JobId) -> String {
-    format!("job-{job}")
-}
-
 /// Opens the registry below `root`. Its jobs are known once [`RegistryAccess::set_jobs`] was called.
 pub async fn open_registry(
     root: &std::path::Path,

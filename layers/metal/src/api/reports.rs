@@ -68,7 +68,7 @@ pub(super) async fn webhook(
         metal.metrics.webhook_duplicates.inc();
         return Ok(Json(json!({ "ok": true, "idempotent": true })));
     }
-    count_end(&metal, &job, &ending);
+    metal.metrics.ended(&job, &ending, metal.clock.now());
     metal.wake.job(job.id);
     Ok(Json(json!({ "ok": true })))
 }
@@ -88,9 +88,8 @@ pub(super) async fn progress(
     if metal.store.contact(job.id, now).await? {
         metal.store.append_event(job.id, now, Level::Info, "the maintenance OS was heard of", None).await?;
     }
-    let unit: String = progress.unit.chars().filter(|c| !c.is_control()).take(100).collect();
-    let told = progress.message.as_deref().unwrap_or_default();
-    let told = observe::redaction::redact_text(told);
+    let unit = plain_line(&progress.unit);
+    let told = plain_line(progress.message.as_deref().unwrap_or_default());
     let line = match progress.event {
         ProgressEvent::Started => Some((Level::Info, format!("{unit} started"))),
         ProgressEvent::Finished if told.is_empty() => Some((Level::Info, format!("{unit} finished"))),
@@ -142,7 +141,7 @@ async fn proved_job(metal: &Metal, id: &str, headers: &HeaderMap, purpose: Purpo
 
 /// The job's own token, or the shared secret where an operator has set one (images may have been built with it).
 fn prove(metal: &Metal, headers: &HeaderMap, job: Option<&Job>) -> Option<Match> {
-    let given = header(headers, SECRET_HEADER).unwrap_or_default();
+    let given = header(headers, SECRET_HEADER).filter(|given| !given.is_empty())?;
     let token = job.and_then(|job| metal.webhook.check_token(given, Purpose::Webhook, job.id, job.attempt));
     token.or_else(|| metal.webhook.check_plain(given).filter(|_| metal.webhook_secret_is_shared))
 }
@@ -184,11 +183,10 @@ fn ending(report: &Report) -> Ending {
             event_step: "webhook-success".to_owned(),
         },
         ReportStatus::Failed => {
-            let unit = report.failed_step.clone().unwrap_or_default();
+            let unit = plain_line(report.failed_step.as_deref().unwrap_or_default());
             let code =
                 report.code.clone().filter(|code| is_code(code)).unwrap_or_else(|| errors::STEP_FAILED.to_owned());
-            let told = report.message.as_deref().unwrap_or("the unit failed");
-            let detail = observe::redaction::redact_text(told).into_owned();
+            let detail = plain_line(report.message.as_deref().unwrap_or("the unit failed"));
             Ending {
                 outcome: JobOutcome::Failed,
                 failure: Some(Failure { step: workflow(&unit), code, detail }),
@@ -198,6 +196,12 @@ fn ending(report: &Report) -> Ending {
             }
         }
     }
+}
+
+/// What a machine said, fit for a log and a terminal: one line, without control characters and without secrets.
+fn plain_line(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(1000).collect();
+    observe::redaction::redact_text(line.trim()).into_owned()
 }
 
 fn is_code(text: &str) -> bool {
@@ -212,22 +216,6 @@ fn workflow(unit: &str) -> String {
         name => format!("workflow.{name}"),
     };
     if FAILURE_STEPS.contains(&key.as_str()) { key } else { "workflow.unknown".to_owned() }
-}
-
-/// Counts the end of a job's work on its machine.
-pub(crate) fn count_end(metal: &Metal, job: &Job, ending: &Ending) {
-    let to = if ending.outcome == JobOutcome::Succeeded { Status::Succeeded } else { Status::Failed };
-    metal.metrics.transition(Some(Status::Provisioning), to);
-    let duration = metal.clock.now().duration_since(job.created_at);
-    let target = job.task_target.as_str();
-    metal.metrics.job_duration.with([ending.outcome.as_str(), target]).observe(duration.as_secs_f64());
-    if let Some(failure) = ending.failure.as_ref().filter(|_| ending.outcome == JobOutcome::Failed) {
-        let known = FAILURE_STEPS.into_iter().find(|step| *step == failure.step).unwrap_or("workflow.unknown");
-        metal.metrics.failures.with([known, target]).inc();
-    }
-    if ending.outcome == JobOutcome::Succeeded && !ending.first_boot_reporter {
-        metal.metrics.first_boots.with(["unsupported"]).inc();
-    }
 }
 
 #[cfg(test)]

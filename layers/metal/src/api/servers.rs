@@ -8,17 +8,12 @@ use cairn_core::ErrorKind;
 use recipe::network::Network;
 use secrecy::SecretString;
 use serde::Deserialize;
-use url::Url;
 use web::{Detail, Json, Problem, Query};
 
 use super::view::{ServerList, ServerView};
 use super::{Shared, not_found};
 use crate::errors;
 use crate::model::{BmcSpec, BmcTls, Overrides, Serial, Server, ServerSpec, Status};
-
-/// Purpose under which BMC passwords are sealed; the serial number follows it, so that a sealed password is of use in
-/// one record only.
-pub(crate) const PASSWORD_PURPOSE: &str = "metal bmc password ";
 
 /// Body of `PUT`.
 #[derive(Deserialize)]
@@ -38,7 +33,7 @@ pub(super) struct PutServer {
 struct PutBmc {
     address: String,
     username: String,
-    /// May be left out when the server is known: the stored one stays.
+    /// May be left out when the server is known and its address and judgement stay: the stored one is kept.
     password: Option<SecretString>,
     #[serde(default)]
     tls: BmcTls,
@@ -63,7 +58,7 @@ pub(super) async fn put(
     let serial = serial_of(&serial)?;
     let known = metal.store.server(&serial).await?;
     let mut faults = Vec::new();
-    if let Err(message) = bmc_url(&body.bmc.address) {
+    if let Err(message) = BmcSpec::url_of(&body.bmc.address) {
         faults.push(Detail::at("/bmc/address", "pattern", message));
     }
     if body.bmc.username.is_empty() {
@@ -88,8 +83,16 @@ pub(super) async fn put(
         faults.push(Detail::at("/bmc/tls/sha256", "pattern", "64 hex digits were expected"));
     }
     let sealed_password = match (&body.bmc.password, &known) {
-        (Some(password), _) => metal.key.seal(&format!("{PASSWORD_PURPOSE}{serial}"), password),
-        (None, Some(known)) => known.sealed_password.clone(),
+        (Some(password), _) => metal.key.seal(&serial.password_purpose(), password),
+        (None, Some(known)) if known.spec.bmc.address == body.bmc.address && known.spec.bmc.tls == body.bmc.tls => {
+            known.sealed_password.clone()
+        }
+        (None, Some(_)) => {
+            let message =
+                "a password is not sent to another address or under another judgement unless it is given again";
+            faults.push(Detail::at("/bmc/password", "required", message));
+            String::new()
+        }
         (None, None) => {
             faults.push(Detail::at("/bmc/password", "required", "a new server needs the password of its BMC account"));
             String::new()
@@ -163,35 +166,8 @@ pub(super) async fn remove(State(metal): Shared, Path(serial): Path<String>) -> 
     Err(Problem::new(ErrorKind::Conflict, errors::ACTIVE_JOB, detail).hint("cancel it first: cairn metal job cancel"))
 }
 
-/// The URL of a BMC. A bare host means https.
-pub(crate) fn bmc_url(address: &str) -> Result<Url, String> {
-    let text = if address.contains("://") { address.to_owned() } else { format!("https://{address}") };
-    let url = Url::parse(&text).map_err(|problem| format!("{address:?} is no address: {problem}"))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(format!("{address:?} is no address: https://host[:port] was expected"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("credentials do not belong into the address".to_owned());
-    }
-    Ok(url)
-}
-
 fn serial_of(text: &str) -> Result<Serial, Problem> {
     text.parse().map_err(|problem: crate::model::InvalidSerial| {
         Problem::new(ErrorKind::Invalid, web::codes::INVALID_REQUEST, problem.to_string())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_bmcs() {
-        assert_eq!(bmc_url("10.0.0.7").unwrap().as_str(), "https://10.0.0.7/");
-        assert_eq!(bmc_url("http://[::1]:8000").unwrap().as_str(), "http://[::1]:8000/");
-        for bad in ["", "https://", "ftp://x", "https://root:calvin@10.0.0.7", "a b"] {
-            assert!(bmc_url(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -33,6 +33,8 @@ impl Client {
         let http = tls::builder(&judgement)
             .map_err(|error| usage(chain(&error)))?
             .connect_timeout(Duration::from_secs(10))
+            // Event streams send a sign of life every 15 seconds; the end of a large push takes longer.
+            .read_timeout(Duration::from_secs(300))
             .build()
             .map_err(|error| usage(chain(&error)))?;
         let user = match (&endpoint.user, &endpoint.user_password_file) {

@@ -9,7 +9,6 @@ use redfish::PowerState;
 use url::Url;
 
 use crate::adapters::bmc::{Connection, Media, power_word};
-use crate::api::job_user;
 use crate::context::Metal;
 use crate::errors;
 use crate::media::{Medium, signed_path};
@@ -18,7 +17,7 @@ use crate::model::{Failure, Job, Level, Server};
 use crate::plan::{Effect, Seen};
 use crate::store::Error;
 use crate::task_iso::{self, Contents};
-use crate::tokens::Purpose;
+use crate::tokens::{Purpose, job_user};
 use cairn_core::chain;
 
 /// What a job's task holds on to between effects; all of it can be had again.
@@ -102,7 +101,14 @@ async fn attempt(metal: &Arc<Metal>, job: &Job, effect: Effect, bench: &mut Benc
         }
         Effect::ForceOff => bmc.switch_off(false).await?,
         Effect::ObservePower => {
-            let state = bmc.observe().await?;
+            let state = match bmc.observe().await {
+                Ok(state) => state,
+                Err(failure) => {
+                    // Nobody knows what it was in between.
+                    bench.power = None;
+                    return Err(failure.into());
+                }
+            };
             let now = metal.clock.now();
             metal.store.power_seen(job.id, power_word(state), now).await?;
             metal.store.server_seen(&job.serial, bmc.vendor(), Some(power_word(state)), now).await?;
@@ -171,13 +177,8 @@ async fn mount(metal: &Metal, job: &Job, server: &Server, bmc: &Connection) -> R
             None => at(&signed_path(&metal.signing, job.id, Medium::Maintenance, iso))?,
         },
     };
-    // Written down first: whatever happens next, clean-up looks into the slots. The signed URL itself is not kept.
-    let first = observe::redaction::redact_text(media.maintenance.as_str()).into_owned();
-    metal.store.touch_media(job.id, &first).await?;
-    if !job.media_touched {
-        // Whatever an earlier job or a person left in any of the slots could be taken for this job's task.
-        bmc.eject().await?;
-    }
+    // Written down first: whatever happens next, clean-up looks into the slots.
+    metal.store.touch_media(job.id).await?;
     let slots = bmc.mount(&media, server.spec.overrides.slots).await?;
     let message = format!("maintenance OS and task inserted into {}", slots.join(" and "));
     Ok(note(metal, job, &message, "redfish.mount.maintenance").await?)

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use cairn_core::Outcome;
 use jiff::SignedDuration;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::effects::{self, Bench};
-use crate::api::count_end;
 use crate::context::Metal;
 use crate::metrics::Metrics;
 use crate::model::{Failure, FirstBoot, Job, JobId, JobOutcome, Level, Phase, Status};
@@ -16,9 +16,13 @@ use crate::plan::{Effect, Seen, step, taxonomy};
 use crate::store::{Ending, Error};
 
 /// Brings a job to `complete`.
-pub(super) async fn look_after(metal: &Arc<Metal>, id: JobId) -> Result<(), Error> {
+pub(super) async fn look_after(metal: &Arc<Metal>, id: JobId, shutdown: &CancellationToken) -> Result<(), Error> {
     let mut bench = Bench::default();
-    let done = steps(metal, id, &mut bench).await;
+    // Stopping is like being killed, only that the BMC's session is closed: the next start takes the job up.
+    let done = tokio::select! {
+        done = steps(metal, id, &mut bench) => done,
+        () = shutdown.cancelled() => Ok(()),
+    };
     bench.close().await;
     done
 }
@@ -26,6 +30,8 @@ pub(super) async fn look_after(metal: &Arc<Metal>, id: JobId) -> Result<(), Erro
 async fn steps(metal: &Arc<Metal>, id: JobId, bench: &mut Bench) -> Result<(), Error> {
     let mut watch = metal.wake.watch(id);
     let mut seen = Seen::Nothing;
+    let watching = Instant::now();
+    let mut look_again: Option<tokio::time::Instant> = None;
     let mut entered: Option<(Phase, Instant)> = None;
     while let Some(job) = metal.store.job(id).await? {
         let span = |phase: Phase| {
@@ -39,27 +45,32 @@ async fn steps(metal: &Arc<Metal>, id: JobId, bench: &mut Bench) -> Result<(), E
             span(left).in_scope(|| leave(metal, left, since.elapsed()));
         }
         let span = span(job.phase);
-        match step(&job, &seen, metal.clock.now(), &metal.settings.limits) {
+        match step(&job, &seen, metal.clock.now(), watching.elapsed(), &metal.settings.limits) {
             Outcome::Go(next) => {
                 enter(metal, &job, next).instrument(span).await?;
-                seen = Seen::Nothing;
+                (seen, look_again) = (Seen::Nothing, None);
             }
             Outcome::Do(effect) => {
-                // A look at the power is no news; a cancel cuts it short like any effect, at a point where nothing is lost.
+                // A cancel cuts an effect short, at a point where nothing is lost. Only an order to switch on cannot be taken
+                // back: until the machine is on, it reads Off, and clean-up would take it for switched off.
                 seen = tokio::select! {
                     seen = carry_out(metal, &job, effect, bench).instrument(span) => seen?,
-                    () = cancelled(metal, &job, &mut watch) => Seen::Nothing,
+                    () = cancelled(metal, &job, &mut watch), if effect != Effect::SwitchOn => Seen::Nothing,
                 };
             }
             Outcome::Stay { reason, retry_after } => {
                 if job.status != Status::Provisioning || job.reason.is_empty() {
                     metal.store.set_reason(id, &reason).await?;
                 }
+                // What a machine tells on its way does not make its BMC be asked more often.
+                let at = *look_again.get_or_insert_with(|| tokio::time::Instant::now() + retry_after);
                 tokio::select! {
                     () = watch.changed() => {}
-                    () = tokio::time::sleep(retry_after) => {}
+                    () = tokio::time::sleep_until(at) => {
+                        look_again = None;
+                        seen = Seen::Nothing;
+                    }
                 }
-                seen = Seen::Nothing;
             }
             Outcome::Failed(failure) => {
                 end(metal, &job, failure).instrument(span).await?;
@@ -145,7 +156,7 @@ async fn end(metal: &Metal, job: &Job, failure: Failure) -> Result<(), Error> {
     };
     // Whoever was first, a report or this, has ended the job; the next look at the row goes on from there.
     if metal.store.end_job(job.id, &ending, metal.clock.now()).await? {
-        count_end(metal, job, &ending);
+        metal.metrics.ended(job, &ending, metal.clock.now());
         metal.wake.job(job.id);
     }
     Ok(())

@@ -33,7 +33,7 @@ const SWEEP: Duration = Duration::from_hours(1);
 /// How long the queue is left alone when nothing wakes the worker: only a safety net.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// Runs until `shutdown`; jobs under way stop between two effects and are taken up again by the next start.
+/// Runs until `shutdown`; jobs under way stop where they are and are taken up again by the next start.
 pub async fn run(metal: Arc<Metal>, shutdown: CancellationToken) -> Result<(), RunError> {
     let slots = Arc::new(Semaphore::new(metal.settings.worker_concurrency));
     let mut tasks = JoinSet::new();
@@ -92,10 +92,7 @@ fn start(metal: &Arc<Metal>, tasks: &mut Tasks, id: JobId, slot: Slot, shutdown:
     let metal = Arc::clone(metal);
     let shutdown = shutdown.clone();
     tasks.spawn(async move {
-        let done = tokio::select! {
-            done = job::look_after(&metal, id) => done,
-            () = shutdown.cancelled() => Ok(()),
-        };
+        let done = job::look_after(&metal, id, &shutdown).await;
         drop(slot);
         metal.wake.queue();
         done?;

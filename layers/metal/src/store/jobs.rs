@@ -170,7 +170,11 @@ impl MetalStore {
         .fetch_all(self.store.reader())
         .await
         .map_err(doing("list unfinished jobs"))?;
-        rows.iter().map(rows::job).collect()
+        // One row that cannot be read must not keep the others from being looked after.
+        let read = |row| {
+            rows::job(row).inspect_err(|error| tracing::error!(error = &cairn_core::chain(error), "a job is skipped"))
+        };
+        Ok(rows.iter().filter_map(|row| read(row).ok()).collect())
     }
 
     /// How many jobs are in each state.

@@ -97,7 +97,6 @@ pub(super) fn job(row: &SqliteRow) -> Result<Job, Error> {
         task_target: columns.get("task_target")?,
         artifact: columns.optional_json("artifact")?,
         task_iso: columns.optional_json("task_iso")?,
-        maintenance_iso_url: columns.get("maintenance_iso_url")?,
         cancel_requested: columns.flag("cancel_requested")?,
         power_touched: columns.flag("power_touched")?,
         media_touched: columns.flag("media_touched")?,

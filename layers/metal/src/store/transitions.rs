@@ -30,6 +30,8 @@ pub enum Delivery {
     Duplicate,
 }
 
+/// What the history says of a report that came late or again.
+const REPEATED: &str = "report received again, nothing changed";
 /// Delivery ids kept per job (design 032).
 const KEPT_DELIVERIES: i64 = 32;
 
@@ -65,11 +67,12 @@ impl MetalStore {
         Ok(())
     }
 
-    /// Takes over an unfinished job that nobody holds, or whose holder let the lease run out.
+    /// Takes over an unfinished job that nobody holds, or whose holder, another than `worker`, let the lease run out.
     pub async fn adopt_job(&self, id: JobId, worker: &str, lease: Timestamp, now: Timestamp) -> Result<bool, Error> {
         let done = sqlx::query(
             "UPDATE jobs SET worker_id = $2, lease_expires_at = $3
-             WHERE id = $1 AND (lease_expires_at IS NULL OR lease_expires_at < $4)",
+             WHERE id = $1 AND (worker_id IS NULL OR worker_id <> $2)
+                   AND (lease_expires_at IS NULL OR lease_expires_at < $4)",
         )
         .bind(id.to_string())
         .bind(worker)
@@ -83,7 +86,7 @@ impl MetalStore {
 
     /// Heartbeat: all leases of `worker` hold until `lease`. `updated_at` stays, so that a stuck job shows.
     pub async fn extend_leases(&self, worker: &str, lease: Timestamp) -> Result<u64, Error> {
-        let done = sqlx::query("UPDATE jobs SET lease_expires_at = $2 WHERE worker_id = $1 AND status <> 'complete'")
+        let done = sqlx::query("UPDATE jobs SET lease_expires_at = $2 WHERE worker_id = $1 AND (status <> 'complete' OR first_boot = 'awaited')")
             .bind(worker)
             .bind(lease.as_microsecond())
             .execute(self.store.writer())
@@ -137,10 +140,9 @@ impl MetalStore {
     }
 
     /// Notes, before it happens, that media of this job may be in the BMC.
-    pub async fn touch_media(&self, id: JobId, maintenance_iso_url: &str) -> Result<(), Error> {
-        sqlx::query("UPDATE jobs SET media_touched = 1, maintenance_iso_url = $2 WHERE id = $1")
+    pub async fn touch_media(&self, id: JobId) -> Result<(), Error> {
+        sqlx::query("UPDATE jobs SET media_touched = 1 WHERE id = $1")
             .bind(id.to_string())
-            .bind(maintenance_iso_url)
             .execute(self.store.writer())
             .await
             .map_err(doing("note that media are inserted"))?;
@@ -210,7 +212,12 @@ impl MetalStore {
             .execute(&mut *tx)
             .await
             .map_err(doing("keep a delivery id"))?;
-            if new.rows_affected() == 1 {
+            if new.rows_affected() == 0 {
+                append(&mut tx, id, now, Level::Info, REPEATED, Some("webhook-duplicate")).await?;
+                tx.commit().await.map_err(doing("take a webhook in"))?;
+                return Ok(Delivery::Duplicate);
+            }
+            {
                 sqlx::query(
                     "DELETE FROM webhook_deliveries WHERE job_id = $1 AND delivery_id NOT IN
                      (SELECT delivery_id FROM webhook_deliveries WHERE job_id = $1
@@ -225,8 +232,7 @@ impl MetalStore {
         }
         let accepted = end(&mut tx, id, Status::Provisioning, ending, now).await?;
         if !accepted {
-            append(&mut tx, id, now, Level::Info, "report received again, nothing changed", Some("webhook-duplicate"))
-                .await?;
+            append(&mut tx, id, now, Level::Info, REPEATED, Some("webhook-duplicate")).await?;
         }
         tx.commit().await.map_err(doing("take a webhook in"))?;
         Ok(if accepted { Delivery::Accepted } else { Delivery::Duplicate })
@@ -321,6 +327,7 @@ impl MetalStore {
     }
 }
 
+/// A machine can only report what it was switched on for: an earlier report is not this job's.
 async fn end(
     tx: &mut sqlx::SqliteConnection,
     id: JobId,
@@ -339,7 +346,7 @@ async fn end(
         "UPDATE jobs SET status = $3, outcome = $4, failed_step = $5, failed_code = $6, failed_detail = $7, reported = $8,
                 first_boot = $9, phase = 'await-off', reason = '', ended_at = $10, phase_started_at = $10, updated_at = $10,
                 first_contact_at = CASE WHEN $8 = 1 THEN COALESCE(first_contact_at, $10) ELSE first_contact_at END
-         WHERE id = $1 AND status = $2",
+         WHERE id = $1 AND status = $2 AND ($8 = 0 OR phase IN ('power-on', 'await-report'))",
     )
     .bind(id.to_string())
     .bind(from.as_str())
