@@ -1,11 +1,11 @@
 //! A network with a switch: virtual machines get a port each, dnsmasq hands out addresses, and the guests can be reached
 //! from here. Only inside an enclosure with its own network.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -66,27 +66,41 @@ fn dnsmasq(work: &Path, leases: &Path) -> Result<Daemon> {
     Daemon::start("dnsmasq", &mut command, &work.join("dnsmasq.log"))
 }
 
-/// The TCP ports of `address` that accept a connection. A port that does not answer within 0.7 s counts as closed.
-pub fn open_tcp_ports(address: Ipv4Addr, ports: RangeInclusive<u16>) -> Vec<u16> {
+/// What was found at TCP ports; one that refuses is in neither list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ports {
+    /// They accept a connection.
+    pub open: Vec<u16>,
+    /// They did not answer within 0.7 s.
+    pub silent: Vec<u16>,
+}
+
+/// Tries to connect to each of these TCP ports, many at a time.
+pub fn scan(address: Ipv4Addr, ports: impl Iterator<Item = u16> + Send) -> Ports {
     let left = Mutex::new(ports);
-    let open = Mutex::new(Vec::new());
+    let found = Mutex::new(Ports::default());
     std::thread::scope(|scope| {
-        for _ in 0..512 {
+        for _ in 0..256 {
             scope.spawn(|| {
                 loop {
-                    let next = left.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+                    let next = left.lock().unwrap_or_else(PoisonError::into_inner).next();
                     let Some(port) = next else { break };
                     let target = SocketAddr::from((address, port));
-                    if TcpStream::connect_timeout(&target, Duration::from_millis(700)).is_ok() {
-                        open.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(port);
+                    let answer = TcpStream::connect_timeout(&target, Duration::from_millis(700));
+                    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                    match answer {
+                        Ok(_) => found.open.push(port),
+                        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+                        Err(_) => found.silent.push(port),
                     }
                 }
             });
         }
     });
-    let mut open = open.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    open.sort_unstable();
-    open
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.open.sort_unstable();
+    found.silent.sort_unstable();
+    found
 }
 
 #[cfg(test)]
@@ -97,7 +111,7 @@ mod tests {
     fn an_open_port_is_found_among_closed_ones() {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let found = open_tcp_ports(Ipv4Addr::LOCALHOST, port..=port.saturating_add(3));
-        assert!(found.contains(&port), "{found:?}");
+        let found = scan(Ipv4Addr::LOCALHOST, port..=port.saturating_add(3));
+        assert!(found.open.contains(&port) && found.silent.is_empty(), "{found:?}");
     }
 }

@@ -5,6 +5,7 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::process::{Daemon, free_port};
@@ -71,6 +72,16 @@ impl Controller {
     pub fn kill(&mut self) -> Result<()> {
         self.daemon.take().context("cairn serve is not running")?.kill()?;
         Ok(())
+    }
+
+    /// SIGSTOP: connections are still taken, but nobody answers, until [`Self::go_on`].
+    pub fn pause(&self) -> Result<()> {
+        self.daemon.as_ref().context("cairn serve is not running")?.signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    pub fn go_on(&self) -> Result<()> {
+        self.daemon.as_ref().context("cairn serve is not running")?.signal(Signal::CONT)
     }
 
     /// SIGTERM; gives back how it ended, by SIGKILL if it took longer than `limit`.
@@ -154,6 +165,12 @@ impl Controller {
             bail!("cairn {} ended with {}: {}", words.join(" "), output.status, stderr.trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// A job with its history, as JSON.
+    pub fn job_document(&self, id: &str) -> Result<Value> {
+        let text = self.command(&commands::job_show(id))?;
+        serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
     }
 
     /// A job as it is now.

@@ -5,12 +5,30 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::machine::MachineSpec;
+use crate::commands::Job;
+use crate::machine::{Machine, MachineSpec};
 use crate::progress::Progress;
 use crate::site::Site;
 
+/// A machine that was installed once.
+#[derive(Debug)]
+pub struct Installed {
+    // Gone in this order.
+    /// The machine, on.
+    pub machine: Machine,
+    /// The job.
+    pub job: Job,
+    /// Everything else.
+    pub site: Site,
+}
+
 /// Installs a machine and waits until it has booted from its own disk. `work` is the enclosure's directory.
 pub fn demo(work: &Path, progress: &mut Progress) -> Result<()> {
+    install(work, progress).map(drop)
+}
+
+/// The same, for more to be done with the machine.
+pub fn install(work: &Path, progress: &mut Progress) -> Result<Installed> {
     let site = Site::start(work, &[], progress)?;
     progress.phase("make a machine, add it as a server, create the job");
     let machine = site.machine(MachineSpec::uefi("demo"), &[])?;
@@ -22,5 +40,5 @@ pub fn demo(work: &Path, progress: &mut Progress) -> Result<()> {
     progress.phase("look at the machine");
     machine.serial().wait_for("login:", Duration::from_secs(600))?;
     progress.note(&format!("console: {}", machine.serial().tail(1)));
-    Ok(())
+    Ok(Installed { machine, job, site })
 }

@@ -12,6 +12,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -191,12 +192,31 @@ fn sweep(base: &Path) {
     }
 }
 
-/// Removes the directories of [`MADE`], if they are empty.
+/// Removes the directories of [`MADE`], if they are empty. A directory that goes takes with it what other enclosures have
+/// mounted over it (mount_namespaces(7)), so while another one lives the list is left to that one.
 fn remove_made_directories(work: &Path) {
     let list = std::fs::read_to_string(work.join(MADE)).unwrap_or_default();
+    if list.is_empty() || neighbour(work).is_some_and(|other| append(&other.join(MADE), &list).is_ok()) {
+        return;
+    }
     for directory in list.lines().rev() {
         let _ = std::fs::remove_dir(directory);
     }
+}
+
+/// The work directory of another enclosure that lives.
+fn neighbour(work: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(work.parent()?).ok()?.flatten().map(|entry| entry.path());
+    let mut others = entries.filter(|path| path != work);
+    others.find(|path| {
+        let named = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
+        let lock = if named { File::open(path.join(LOCK)).ok() } else { None };
+        lock.is_some_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err())
+    })
+}
+
+fn append(file: &Path, text: &str) -> std::io::Result<()> {
+    File::options().create(true).append(true).open(file)?.write_all(text.as_bytes())
 }
 
 impl Init {
@@ -265,9 +285,7 @@ fn make_directory(work: &Path, directory: &Path) -> Result<()> {
         make_directory(work, parent)?;
     }
     let list = work.join(MADE);
-    let mut made = std::fs::read_to_string(&list).unwrap_or_default();
-    made.push_str(&format!("{}\n", directory.display()));
-    std::fs::write(&list, made).with_context(|| format!("write {}", list.display()))?;
+    append(&list, &format!("{}\n", directory.display())).with_context(|| format!("write {}", list.display()))?;
     std::fs::create_dir(directory).with_context(|| format!("make {}", directory.display()))
 }
 
@@ -302,5 +320,17 @@ mod tests {
         remove_made_directories(work.path());
         assert!(!place.path().join("a").exists());
         assert!(place.path().exists());
+    }
+    #[test]
+    fn a_directory_that_a_neighbour_may_need_is_left_to_it() {
+        let (base, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (own, _lock) = work_directory(base.path()).unwrap();
+        let (other, _other_lock) = work_directory(base.path()).unwrap();
+        make_directory(&own, &place.path().join("a")).unwrap();
+        remove_made_directories(&own);
+        assert!(place.path().join("a").is_dir());
+        std::fs::remove_dir_all(&own).unwrap();
+        remove_made_directories(&other);
+        assert!(!place.path().join("a").exists());
     }
 }

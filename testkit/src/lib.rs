@@ -4,7 +4,7 @@
 //! - [`rack`]: libvirt and a stock sushy-emulator; [`machine`]: a virtual bare machine; [`redfish`]: its BMC
 //! - [`qemu`]: a machine without libvirt and BMC, for images; [`bridge`]: a network with DHCP
 //! - [`controller`]: the real `cairn`; [`commands`]: every command line of it that is used here
-//! - [`site`]: all of it together; [`demo`]: one real install; [`sweep`]: planted secrets; [`grub_iso`]: something to boot
+//! - [`disk`]: what an install left; [`site`]: all of it together; [`demo`]: one real install; [`sweep`]: planted secrets; [`grub_iso`]: something to boot
 //!
 //! Development only: no product crate depends on it. Few dependencies, because `cargo xtask` builds it first.
 
@@ -12,6 +12,7 @@ pub mod bridge;
 pub mod commands;
 pub mod controller;
 pub mod demo;
+pub mod disk;
 pub mod enclosure;
 pub mod environment;
 pub mod file_server;

@@ -189,6 +189,13 @@ impl Machine {
         Ok(if state.trim() == "shut off" { Power::Off } else { Power::On })
     }
 
+    /// How often it was switched on, as libvirt logged it.
+    pub fn starts(&self) -> Result<usize> {
+        // Made by the first start.
+        let log = std::fs::read(format!("/var/log/libvirt/qemu/{}.log", self.name())).unwrap_or_default();
+        Ok(String::from_utf8_lossy(&log).matches(": starting up libvirt version").count())
+    }
+
     /// Waits for a power state.
     pub fn wait_power(&self, power: Power, limit: Duration) -> Result<()> {
         let what = format!("{} to be {power:?}", self.name());

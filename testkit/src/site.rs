@@ -35,12 +35,27 @@ pub struct Site {
 impl Site {
     /// Starts everything; `settings` are more of the controller's.
     pub fn start(work: &Path, settings: &[(&str, &str)], progress: &mut Progress) -> Result<Self> {
-        // Missing, it should be missed before the minutes that follow.
-        environment::cairn()?;
-        progress.phase("start libvirt and the BMC");
-        let rack = Rack::start(work)?;
         progress.phase("start cairn");
         let controller = Controller::start(work, WEBHOOK_SECRET, settings)?;
+        Self::around(work, controller, progress)
+    }
+
+    /// The same with the controller on another address of this machine, which asks for `user` and `password`. Machines
+    /// and BMCs find it there.
+    pub fn start_at(work: &Path, address: &str, user: &str, password: &str, progress: &mut Progress) -> Result<Self> {
+        progress.phase("start cairn");
+        // Unset, the two addresses follow from the listener's.
+        let settings = [("MEDIA_URL", ""), ("CALLBACK_URL", ""), ("BASIC_USER", user), ("BASIC_PASS", password)];
+        let mut controller = Controller::start_at(work, address, WEBHOOK_SECRET, &settings)?;
+        let file = work.join("user-password");
+        write_secret(&file, password)?;
+        controller.set_client(&[("CAIRN_USER", user), ("CAIRN_PASSWORD_FILE", &file.display().to_string())]);
+        Self::around(work, controller, progress)
+    }
+
+    fn around(work: &Path, controller: Controller, progress: &mut Progress) -> Result<Self> {
+        progress.phase("start libvirt and the BMC");
+        let rack = Rack::start(work)?;
         progress.phase("build the Debian root file system (kept in the cache)");
         let root = work.join("debian.tar.zst");
         build(&controller, commands::image_root(&root), "root.lock", progress)?;
@@ -56,8 +71,7 @@ impl Site {
         let machine = self.rack.machine(spec)?;
         let bmc = self.rack.redfish();
         let password = self.work.join("bmc-password");
-        std::fs::write(&password, &bmc.password)?;
-        std::fs::set_permissions(&password, PermissionsExt::from_mode(0o600))?;
+        write_secret(&password, &bmc.password)?;
         let mut words = commands::server_add(machine.serial_number(), bmc, machine.uuid(), &password);
         words.extend(more.iter().map(|word| (*word).to_owned()));
         self.controller.command(&words)?;
@@ -114,4 +128,10 @@ fn build(controller: &Controller, words: commands::Words, lock: &str, progress: 
     progress
         .note(&format!("a package of the built-in {lock} is gone from the archive; building from today's packages"));
     controller.command(&commands::renewed(words, &environment::cache()?.join(lock))).map(drop)
+}
+
+fn write_secret(path: &Path, secret: &str) -> Result<()> {
+    std::fs::write(path, secret)?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
+    Ok(())
 }

@@ -248,8 +248,9 @@ fn media(bad: &Bad, guest: &Guest) -> Result<()> {
     let time: i64 = expires.parse()?;
     ensure!(sign(time)? == *signature, "the signature is not as documented");
     let path = |expires: i64, signature: &str, file: &str| format!("{base}/media/s/{expires}/{signature}/{job}/{file}");
-    let query =
-        |expires: i64, signature: &str, file: &str| format!("{base}/media/tasks/{job}/{file}?expires={expires}&sig={signature}");
+    let query = |expires: i64, signature: &str, file: &str| {
+        format!("{base}/media/tasks/{job}/{file}?expires={expires}&sig={signature}")
+    };
     for good in [path(time, signature, file), query(time, signature, file)] {
         let answer = http::request("HEAD", &good, &[], b"")?;
         ensure!(answer.status == 200, "{good}: {}", answer.status);

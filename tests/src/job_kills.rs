@@ -10,11 +10,11 @@ use serde_json::json;
 use testkit::process::run;
 use testkit::{http, wait};
 
+use crate::scripted::LIMIT;
 use crate::scripted::bmc::{Bmc, SYSTEMS, System};
 use crate::scripted::floor::{Floor, count, maintenance_iso, steps};
 use crate::scripted::gate::{Gate, Hold, Side};
 use crate::scripted::guest::Guest;
-use crate::scripted::LIMIT;
 
 /// Programs that these scenarios need.
 pub(crate) const NEEDS: &[&str] = crate::scripted::NEEDS;
@@ -166,8 +166,8 @@ impl<'a> Victim<'a> {
         self.floor.controller.resume()?;
         let ready = begin.elapsed();
         let worker = format!("{}-", self.floor.controller.process().context("process")?);
-        self.floor.controller.wait_event("the job to be taken up again", LIMIT, |line| {
-            line["message"] == "job taken up again" && line["job_id"] == job && line["step"] == self.kill.phase
+        self.floor.controller.wait_event("the job to be taken over", LIMIT, |line| {
+            line["message"] == "job taken over" && line["job_id"] == job && line["phase"] == self.kill.phase
         })?;
         // The first word about the job from the new process: an effect, a phase, or a look at the BMC.
         self.floor.controller.wait_event("the job to move again", LIMIT, |line| {
@@ -217,7 +217,7 @@ impl<'a> Victim<'a> {
             let known = entries(&tasks)?;
             let waiter = std::thread::spawn({
                 let tasks = tasks.clone();
-                move || appears(&tasks, known)
+                move || appears(&tasks, &known)
             });
             let job = self.floor.order("K-1")?;
             waiter.join().ok().context("the look at the folder panicked")??;
@@ -258,7 +258,7 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Returns at once when a directory gets an entry that is not known.
-fn appears(directory: &Path, known: Vec<PathBuf>) -> Result<()> {
+fn appears(directory: &Path, known: &[PathBuf]) -> Result<()> {
     wait::until("the job's folder", LIMIT, Duration::ZERO, || {
         Ok(entries(directory)?.iter().any(|entry| !known.contains(entry)).then_some(()))
     })

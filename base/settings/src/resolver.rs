@@ -229,7 +229,8 @@ mod tests {
 
     #[test]
     fn wrong_toml_and_sections_are_refused_with_the_line() {
-        assert_eq!(from_file("listen = \":1\"\n=\n").unwrap_err().to_string(), "/etc/cairn.toml:2: this is not TOML");
+        let error = from_file("listen = \":1\"\n=\n").unwrap_err().to_string();
+        assert!(error.starts_with("/etc/cairn.toml:2: this is not TOML: "), "{error}");
         assert!(from_file("listen = 1\nlisten = 2\n").unwrap_err().to_string().starts_with("/etc/cairn.toml:2"));
         let error = from_file("\n[listen]\na = 1\n").unwrap_err();
         assert_eq!(error.to_string(), "/etc/cairn.toml:2: listen needs a plain value, not a table or a list");

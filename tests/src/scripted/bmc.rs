@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
@@ -199,6 +198,3 @@ fn settings(directory: &Path, port: u16) -> String {
 pub(crate) fn closed_port() -> Result<u16> {
     free_port()
 }
-
-/// How long a machine that is told to change its power takes at most.
-pub(crate) const POWER_LAG: Duration = Duration::from_secs(11);
