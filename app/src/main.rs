@@ -45,6 +45,7 @@ fn report(problem: &Problem, json: bool) {
             text.push_str(&format!("hint: {hint}\n"));
         }
     }
+    let text = metal::cli::for_a_terminal(&text);
     // Nobody is left to be told when standard error is closed.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

@@ -12,7 +12,7 @@ use metal::settings::MetalSettings;
 use observe::logging::{self, LogFormat};
 use observe::metrics::{Disk, Registry};
 use settings::Resolved;
-use store::{DataDirLock, InstanceKey, Store};
+use store::{DataDirLock, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,7 @@ pub async fn serve(options: &Serve) -> Result<(), Problem> {
     let local = listener.local_addr().map_err(|error| Problem::internal(&error))?;
     let _lock = DataDirLock::acquire(&data_dir, &local.to_string())
         .map_err(|error| Problem::new(error.kind(), "data_dir", chain(&error)))?;
+    let _others = lock_others(&resolved, &data_dir, &metal_settings, &local)?;
     let shutdown = CancellationToken::new();
     let parts = Parts::open(&resolved, &data_dir, metal_settings, &door, local, &mut metrics).await?;
     let app = parts.routes(&door, metrics, &shutdown);
@@ -208,8 +209,11 @@ impl Parts {
         let store = Store::open(&database, metal::store::MIGRATIONS)
             .await
             .map_err(|error| Problem::new(error.kind(), "database", chain(&error)))?;
-        let key = InstanceKey::load_or_create(data_dir)
-            .map_err(|error| Problem::new(ErrorKind::Failed, "instance_key", chain(&error)))?;
+        let key = metal::instance_key(data_dir, &store).await.map_err(|error| {
+            Problem::new(ErrorKind::Failed, "instance_key", chain(&error)).hint(
+                "put the key of this database back from its backup; without it the BMC passwords have to be set again",
+            )
+        })?;
         let access = RegistryAccess::new(door.auth.clone());
         let registry = if settings.enable_registry {
             let opened = metal::api::open_registry(&settings.registry_storage, &access, &door.metal.registry).await;
@@ -281,6 +285,25 @@ fn urls(local: std::net::SocketAddr, tls: bool) -> Result<Urls, Problem> {
         settings_problem(format!("{text} is no address: {error}")).hint("set MEDIA_URL and CALLBACK_URL")
     })?;
     Ok(Urls { media: url.clone(), callback: url })
+}
+
+/// Database and task media may lie outside the data directory; then they have locks of their own. The registry locks itself.
+fn lock_others(
+    resolved: &Resolved,
+    data_dir: &Path,
+    settings: &MetalSettings,
+    local: &std::net::SocketAddr,
+) -> Result<Vec<DataDirLock>, Problem> {
+    let database = resolved.get("db_path").map(PathBuf::from);
+    let database = database.as_ref().and_then(|path| path.parent()).map(Path::to_owned);
+    let outside = [database, Some(settings.task_iso_dir.clone())].into_iter().flatten();
+    let outside = outside.filter(|path| !path.as_os_str().is_empty() && !path.starts_with(data_dir));
+    outside
+        .map(|path| {
+            DataDirLock::acquire(&path, &local.to_string())
+                .map_err(|error| Problem::new(error.kind(), "data_dir", chain(&error)))
+        })
+        .collect()
 }
 
 fn make_directory(path: &Path) -> Result<(), Problem> {

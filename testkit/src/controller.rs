@@ -126,12 +126,6 @@ impl Controller {
         self.client.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
     }
 
-    /// Changes a setting of the server for its next start.
-    pub fn set(&mut self, name: &str, value: &str) {
-        self.variables.retain(|(other, _)| other != name);
-        self.variables.push((name.to_owned(), value.to_owned()));
-    }
-
     /// Runs a command of `cairn` against this server, as it ends.
     pub fn try_command(&self, words: &[String]) -> Result<Output> {
         self.client_command(words)?.output().with_context(|| format!("start cairn {}", words.join(" ")))

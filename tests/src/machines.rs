@@ -128,10 +128,7 @@ pub(crate) fn booted_once_each(machine: &Machine, mark: Mark) -> Result<String> 
 /// Switches the installed system off politely and looks at its disk: table and stamp are the job's, the root file system
 /// is the one that was booted, user-data is on the configuration drive, the first-boot reporter has left nothing.
 pub(crate) fn disk_is_of(site: &Site, machine: &Machine, job: &Job, root: &str, work: &Path) -> Result<()> {
-    site.rack.redfish().reset(machine.uuid(), "GracefulShutdown")?;
-    machine
-        .wait_power(Power::Off, Duration::from_secs(300))
-        .context("the installed system ignores the power button")?;
+    switch_off(site, machine)?;
     let document = site.controller.job_document(&job.id)?;
     let disk = DiskCopy::take(&machine.disks()[0], &work.join(format!("{}.raw", machine.name())))?;
     let table = disk.table_guid()?;
@@ -148,6 +145,17 @@ pub(crate) fn disk_is_of(site: &Site, machine: &Machine, job: &Job, root: &str, 
         ensure!(disk.ext4_file(ROOT, path)?.is_none(), "{path} is still there");
     }
     Ok(())
+}
+
+/// Presses the power button until the installed system has taken notice: a press while it boots is lost.
+fn switch_off(site: &Site, machine: &Machine) -> Result<()> {
+    let what = format!("{} to switch itself off", machine.name());
+    wait::until(&what, Duration::from_secs(600), Duration::ZERO, || {
+        if machine.power()? == Power::On {
+            site.rack.redfish().reset(machine.uuid(), "GracefulShutdown")?;
+        }
+        Ok(machine.wait_power(Power::Off, Duration::from_secs(20)).ok())
+    })
 }
 
 /// None of the secrets of these jobs is on the machine's console, in the controller's log or in the BMC's.

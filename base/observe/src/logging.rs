@@ -77,8 +77,17 @@ pub fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(level).map_err(|source| LoggingError::Level { level: level.to_owned(), source })?;
+    let filter =
+        EnvFilter::try_new(checked(level)).map_err(|source| LoggingError::Level { level: level.to_owned(), source })?;
     Ok(tracing_subscriber::registry().with(filter).with(Lines::new(format, writer, clock)))
+}
+
+/// A word alone that is no level would be taken for the name of a module, and everything else would fall silent: it is made
+/// into something that is refused.
+fn checked(level: &str) -> &str {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let known = |part: &str| part.contains('=') || LEVELS.contains(&part.trim().to_lowercase().as_str());
+    if level.split(',').all(known) { level } else { "=not a level=" }
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {
@@ -94,6 +103,8 @@ mod tests {
 
     #[test]
     fn a_wrong_level_or_format_is_named() {
+        assert!(subscriber(LogFormat::Json, "inof", std::io::sink, Arc::new(SystemClock)).is_err());
+        assert!(subscriber(LogFormat::Json, "info,metal=debug", std::io::sink, Arc::new(SystemClock)).is_ok());
         let error = subscriber(LogFormat::Json, "info,=x=", std::io::sink, Arc::new(SystemClock)).err().unwrap();
         assert!(error.to_string().starts_with("\"info,=x=\" is not a log level"), "{error}");
         assert_eq!(

@@ -21,6 +21,11 @@ pub const NOT_READY: &str = "not_ready";
 /// A fault of ours; the log says more.
 pub const SERVER_ERROR: &str = "server_error";
 
+/// The request was not complete in time.
+pub const REQUEST_TIMEOUT: &str = "request_timeout";
+/// Without a login, only requests to this machine's own names are taken.
+pub const HOST_REFUSED: &str = "host_refused";
+
 /// All of them, for the test that compares codes with pages.
 pub const ALL: &[&str] = &[
     INVALID_JSON,
@@ -33,4 +38,6 @@ pub const ALL: &[&str] = &[
     RATE_LIMIT_EXCEEDED,
     NOT_READY,
     SERVER_ERROR,
+    REQUEST_TIMEOUT,
+    HOST_REFUSED,
 ];

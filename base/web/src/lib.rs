@@ -14,6 +14,7 @@ mod problem;
 mod proof;
 mod rate_limit;
 mod serve;
+mod time_limit;
 mod tls;
 
 pub use basic_auth::{AuthError, BasicAuth, Credentials, Refusal, User};
@@ -27,4 +28,5 @@ pub use problem::{Detail, Problem};
 pub use proof::Proof;
 pub use rate_limit::{RateLimiter, limit_posts};
 pub use serve::{Drain, ServeOptions, serve};
+pub use time_limit::limit_time;
 pub use tls::{Tls, TlsError, TlsFiles};

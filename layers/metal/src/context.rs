@@ -1,5 +1,6 @@
 //! What the layer's parts share at run time.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -87,6 +88,33 @@ impl Metal {
     pub(crate) fn callback_url(&self, server: &Server) -> Url {
         server.spec.overrides.callback_url.clone().unwrap_or_else(|| self.urls.callback.clone())
     }
+}
+
+/// The instance key of a data directory. A database that holds passwords gets no new key, and none but its own: with
+/// another, jobs under way would fail one by one.
+pub async fn instance_key(directory: &Path, store: &store::Store) -> Result<InstanceKey, KeyError> {
+    let Some((serial, sealed)) = MetalStore::new(store.clone()).any_sealed_password().await? else {
+        return Ok(InstanceKey::load_or_create(directory)?);
+    };
+    let key = InstanceKey::load(directory)?;
+    match key.open(&serial.password_purpose(), &sealed) {
+        Ok(_) => Ok(key),
+        Err(source) => Err(KeyError::Other(source)),
+    }
+}
+
+/// There is no instance key that fits the database.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The database does not answer.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    /// The key is not there or cannot be used.
+    #[error(transparent)]
+    Key(#[from] store::InstanceKeyError),
+    /// It is not the key that the database's passwords were sealed with.
+    #[error("the instance key does not belong to this database")]
+    Other(#[source] store::SealError),
 }
 
 /// Tells workers and watchers that something about a job changed.

@@ -20,6 +20,6 @@ pub mod store;
 mod task_iso;
 mod tokens;
 
-pub use context::{Metal, Urls};
+pub use context::{KeyError, Metal, Urls, instance_key};
 pub use oci_registry::server::Registry;
 pub use run::{RunError, run};

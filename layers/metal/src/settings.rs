@@ -113,14 +113,27 @@ impl MetalSettings {
             None => data_dir.join(below),
         };
         let defaults = Limits::default();
-        let report = resolved.duration("job_report_timeout")?;
+        let positive = |name: &str| {
+            let duration = resolved.duration(name)?;
+            if duration.is_zero() { Err(resolved.wrong(name, "nothing can be done in no time")) } else { Ok(duration) }
+        };
+        let address =
+            |name: &str| {
+                let url: Option<Url> = resolved.parse_optional(name)?;
+                match &url {
+                    Some(url) if !is_address(url) => Err(resolved
+                        .wrong(name, "http(s)://host[:port][/path] was expected, without credentials and query")),
+                    _ => Ok(url),
+                }
+            };
+        let report = positive("job_report_timeout")?;
         Ok(Self {
             task_iso_dir: directory("task_iso_dir", "tasks"),
             static_dir: directory("static_dir", "static"),
             registry_storage: directory("registry_storage", "oci"),
             enable_registry: resolved.boolean("enable_registry")?,
-            media_url: resolved.parse_optional("media_url")?,
-            callback_url: resolved.parse_optional("callback_url")?,
+            media_url: address("media_url")?,
+            callback_url: address("callback_url")?,
             maintenance_iso_url: resolved.parse_optional("maintenance_iso_url")?,
             webhook_secret: resolved.secret("webhook_secret"),
             webhook_secret_old: resolved.secret("webhook_secret_old"),
@@ -128,15 +141,15 @@ impl MetalSettings {
             signed_url_secret_old: resolved.secret("signed_url_secret_old"),
             signed_url_ttl: resolved.duration("media_signed_url_ttl")?,
             worker_concurrency: resolved.parse("worker_concurrency")?,
-            redfish_timeout: resolved.duration("redfish_timeout")?,
+            redfish_timeout: positive("redfish_timeout")?,
             redfish_retries: resolved.parse_optional("redfish_retries")?,
             redfish_insecure: resolved.boolean("redfish_insecure")?,
-            lease: resolved.duration("job_lease_ttl")?,
+            lease: positive("job_lease_ttl")?,
             retention: Duration::from_hours(24 * u64::from(resolved.parse::<u32>("job_retention_days")?)),
             power_off_grace: resolved.duration("job_power_off_grace")?,
             limits: Limits {
                 report,
-                stuck: resolved.duration("job_stuck_timeout")?,
+                stuck: positive("job_stuck_timeout")?,
                 first_boot: resolved.duration("job_first_boot_timeout")?,
                 power_poll: resolved.duration("job_power_poll")?.max(Duration::from_millis(100)),
                 off_without_report: defaults.off_without_report.min(report),
@@ -149,4 +162,14 @@ impl MetalSettings {
     pub fn maintenance_iso(&self) -> PathBuf {
         self.static_dir.join("isos").join("bootc-maintenance.iso")
     }
+}
+
+/// Whether paths can be put behind this URL.
+pub(crate) fn is_address(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https")
+        && url.host().is_some()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
 }

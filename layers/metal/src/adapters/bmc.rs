@@ -109,7 +109,7 @@ impl Connection {
         Err(Failure {
             step: "redfish.discover".to_owned(),
             code: errors::BMC_SYSTEM.to_owned(),
-            detail: format!("this BMC manages {}, and {meant} is meant", names.join(" alias ")),
+            detail: format!("this BMC manages {}, and server {} is meant", names.join(" alias "), server.serial),
         })
     }
 

@@ -81,6 +81,13 @@ struct PinnedCertificate {
     provider: Arc<CryptoProvider>,
 }
 
+/// The certificate is not the pinned one.
+#[derive(Debug, thiserror::Error)]
+#[error("the certificate has SHA-256 {seen}, which is not the pinned one")]
+struct PinMismatch {
+    seen: String,
+}
+
 impl ServerCertVerifier for PinnedCertificate {
     fn verify_server_cert(
         &self,
@@ -93,7 +100,9 @@ impl ServerCertVerifier for PinnedCertificate {
         if bool::from(Sha256::digest(end_entity.as_ref()).as_slice().ct_eq(&self.pin)) {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(rustls::Error::InvalidCertificate(rustls::CertificateError::ApplicationVerificationFailure))
+            let seen: String = Sha256::digest(end_entity.as_ref()).iter().map(|byte| format!("{byte:02x}")).collect();
+            let mismatch = rustls::OtherError(Arc::new(PinMismatch { seen }));
+            Err(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(mismatch)))
         }
     }
 

@@ -62,11 +62,12 @@ pub(super) async fn static_iso(
             return Err(not_found("file", &file));
         }
         let path = metal.settings.static_dir.join("isos").join(&file);
-        let mut source = open(&path, &file).await?;
-        let metadata = source.metadata().await.map_err(|error| Problem::internal(&error))?;
+        // Looked at before it is opened: opening a pipe would wait for somebody to write into it.
+        let metadata = tokio::fs::metadata(&path).await.map_err(|_| not_found("file", &file))?;
         if !metadata.is_file() {
             return Err(not_found("file", &file));
         }
+        let mut source = open(&path, &file).await?;
         let changed = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
         let etag = format!("\"{:x}-{:x}\"", changed.unwrap_or_default().as_nanos(), metadata.len());
         let answer = Answer { total: metadata.len(), etag, cache: "public, max-age=0, must-revalidate" };
@@ -130,6 +131,7 @@ async fn medium(
         }
         Medium::Boot => {
             let maintenance = task.with_file_name("maintenance.iso");
+            open(&task, file).await?;
             let (room, total) = room(&maintenance, file).await?;
             let etag = format!("\"sha256:{}+{total:x}-{:x}\"", iso.sha256, room.offset);
             Answer { total, etag, cache: "private, max-age=60" }

@@ -1,6 +1,7 @@
 //! The layer's routes. Handlers are thin: they read, ask the store, and answer.
 
 pub mod artifacts;
+mod host;
 mod jobs;
 mod media;
 mod registry;
@@ -9,6 +10,7 @@ mod servers;
 pub mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Extension, State};
@@ -36,6 +38,9 @@ pub struct RouteOptions {
 /// Recipes hold user-data of up to 1 MiB, and kickstart files; escaped, that is more.
 const JOB_BODY: usize = 4 << 20;
 const REPORT_BODY: usize = 64 << 10;
+/// Looking an artifact up in a registry elsewhere may take 30 seconds.
+const PEOPLE_LIMIT: Duration = Duration::from_secs(60);
+const MACHINES_LIMIT: Duration = Duration::from_secs(30);
 
 type Shared = State<Arc<Metal>>;
 
@@ -55,15 +60,17 @@ pub fn routes(metal: &Arc<Metal>, options: &RouteOptions) -> Router {
         .route("/api/v1/artifacts", get(artifacts::list))
         .route("/api/v1/servers", get(servers::list))
         .route("/api/v1/servers/{serial}", get(servers::show).put(servers::put).delete(servers::remove));
+    let people = web::limit_time(PEOPLE_LIMIT, people);
     let people = match &options.auth {
         Some(auth) => auth.protect(people),
-        None => people,
+        None => people.route_layer(axum::middleware::from_fn_with_state(Arc::clone(metal), host::own_names_only)),
     };
     let machines = Router::new()
         .route("/api/v1/status-webhook/{serial}", post(reports::webhook))
         .route("/api/v1/jobs/{job}/progress", post(reports::progress))
         .route("/api/v1/jobs/{job}/first-boot", post(reports::first_boot))
         .layer(web::body_limit(REPORT_BODY));
+    let machines = web::limit_time(MACHINES_LIMIT, machines);
     let media = Router::new()
         .route("/media/tasks/{job}/{file}", get(media::signed_by_query))
         .route("/media/s/{expires}/{signature}/{job}/{file}", get(media::signed_by_path))

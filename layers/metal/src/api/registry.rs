@@ -38,7 +38,14 @@ impl RegistryAccess {
     }
 
     async fn decide(&self, asker: Asker<'_>, repository: Option<&RepositoryName>, action: Action) -> Decision {
-        let Some(auth) = &self.auth else { return Decision::Allow { user: "anonymous".to_owned() } };
+        let Some(auth) = &self.auth else {
+            let own = self
+                .metal
+                .get()
+                .and_then(Weak::upgrade)
+                .is_none_or(|metal| super::host::is_own_name(&metal, asker.headers, &axum::http::Uri::default()));
+            return if own { Decision::Allow { user: "anonymous".to_owned() } } else { Decision::Deny };
+        };
         if let Some((job, token)) = job_credentials(asker) {
             return match self.job_may(job, &token, repository, action).await {
                 true => Decision::Allow { user: format!("job-{job}") },

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use cairn_core::ErrorKind;
@@ -26,9 +27,13 @@ pub(super) async fn webhook(
     State(metal): Shared,
     Path(serial): Path<String>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Problem> {
     let received = Instant::now();
+    let body = body.map_err(|rejection| {
+        Problem::new(ErrorKind::Invalid, web::codes::BODY_TOO_LARGE, "a report has at most 64 KiB")
+            .status(rejection.status().as_u16())
+    })?;
     let document: Option<Value> = serde_json::from_slice(&body).ok();
     let serial: Serial = serial.parse().map_err(|_| unauthorized(&metal))?;
     let named = document.as_ref().and_then(|document| document.get("job_id")?.as_str()?.parse::<JobId>().ok());

@@ -77,6 +77,22 @@ pub(super) async fn put(
             format!("{vendor:?} is none of idrac, ilo, xcc, supermicro, dgx, ami; leave it out to have it found");
         faults.push(Detail::at("/vendor", "unknown_value", message));
     }
+    for (path, url) in
+        [("/overrides/media_url", &body.overrides.media_url), ("/overrides/callback_url", &body.overrides.callback_url)]
+    {
+        if url.as_ref().is_some_and(|url| !crate::settings::is_address(url)) {
+            faults.push(Detail::at(
+                path,
+                "pattern",
+                "http(s)://host[:port][/path] was expected, without credentials and query",
+            ));
+        }
+    }
+    if let BmcTls::Ca { pem } = &body.bmc.tls
+        && crate::adapters::tls::builder(&body.bmc.tls).is_err() | !pem.contains("-----BEGIN CERTIFICATE-----")
+    {
+        faults.push(Detail::at("/bmc/tls/pem", "pattern", "one or more certificates in PEM were expected"));
+    }
     if let BmcTls::Pin { sha256 } = &body.bmc.tls
         && crate::adapters::tls::parse_pin(sha256).is_none()
     {

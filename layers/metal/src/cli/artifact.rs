@@ -1,5 +1,6 @@
 //! `cairn metal artifact …`
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -49,9 +50,7 @@ async fn push(name: &str, file: &Path, client: &Client, output: &Output) -> Resu
         return Err(usage(format!("{name} has no tag")).hint(format!("for example {name}:1")));
     }
     let compression = compression_of(file)?;
-    if !file.is_file() {
-        return Err(usage(format!("{} is no file", file.display())));
-    }
+    check_content(file, compression)?;
     let registry = client.registry();
     let failed = |error: ClientError| registry_problem(client, &error);
     let spinner = indicatif::ProgressBar::new_spinner().with_message(format!("pushing {}", file.display()));
@@ -83,6 +82,19 @@ async fn push(name: &str, file: &Path, client: &Client, output: &Output) -> Resu
         output.line(format_args!("{name} is {} ({} bytes)", pushed.digest, layer.size));
     }
     Ok(())
+}
+
+/// A file that only has the name of an archive would fail after the disk was wiped.
+fn check_content(file: &Path, compression: Compression) -> Result<(), Problem> {
+    let failed = |error: std::io::Error| usage(format!("cannot read {}: {error}", file.display()));
+    let mut start = Vec::new();
+    std::fs::File::open(file).map_err(failed)?.take(512).read_to_end(&mut start).map_err(failed)?;
+    let (is, what) = match compression {
+        Compression::None => (start.get(257..262) == Some(b"ustar"), "a tar archive"),
+        Compression::Gzip => (start.starts_with(&[0x1f, 0x8b]), "gzip"),
+        Compression::Zstd => (start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]), "Zstandard"),
+    };
+    if is { Ok(()) } else { Err(usage(format!("the content of {} is not {what}", file.display()))) }
 }
 
 /// When the archive was made: part of the manifest, so the same file gives the same digest.

@@ -65,12 +65,19 @@ impl Client {
         if !status.is_client_error() && !status.is_server_error() {
             return Ok(response);
         }
+        let request = response.headers().get("x-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
         let body = response.bytes().await.unwrap_or_default();
-        Err(serde_json::from_slice(&body).unwrap_or_else(|_| {
+        let problem: Problem = serde_json::from_slice(&body).unwrap_or_else(|_| {
             let kind = ErrorKind::of_http_status(status.as_u16()).unwrap_or(ErrorKind::Failed);
             Problem::new(kind, web::codes::SERVER_ERROR, format!("{} answered {status}", self.base))
                 .hint("is this address a Cairn controller?")
-        }))
+        });
+        Err(match request {
+            Some(id) if status.is_server_error() => {
+                problem.hint(format!("the controller's log says more under request {id}"))
+            }
+            _ => problem,
+        })
     }
 
     pub(super) async fn read<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Problem> {

@@ -75,6 +75,7 @@ pub struct Build {
 
 pub(super) async fn run(command: ImageCommand, data_dir: &Path, output: &Output) -> Result<(), Problem> {
     let stop = Arc::new(AtomicBool::new(false));
+    let interrupted = Arc::clone(&stop);
     let printer = *output;
     let mut work = match command {
         ImageCommand::Build(build) => {
@@ -88,9 +89,16 @@ pub(super) async fn run(command: ImageCommand, data_dir: &Path, output: &Output)
     };
     loop {
         tokio::select! {
-            done = &mut work => return done.map_err(|error| Problem::internal(&error))?,
+            done = &mut work => {
+                let done = done.map_err(|error| Problem::internal(&error))?;
+                // A program that was cut off by the same Ctrl-C is not the reason.
+                return match done {
+                    Err(_) if interrupted.load(Ordering::Relaxed) => Err(problem(&ImageError::Interrupted)),
+                    done => done,
+                };
+            }
             Ok(()) = tokio::signal::ctrl_c() => {
-                if !stop.swap(true, Ordering::Relaxed) {
+                if !interrupted.swap(true, Ordering::Relaxed) {
                     output.note("stopping at the next step");
                 }
             }

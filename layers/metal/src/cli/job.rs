@@ -158,6 +158,10 @@ async fn dry_run(serial: &str, recipe: &Value, client: &Client, output: &Output)
         Problem::new(ErrorKind::Invalid, errors::VALIDATION, format!("the recipe has {} fault(s)", details.len()))
             .detail_list(details)
     })?;
+    if !parsed.task_target.can_run() {
+        let detail = format!("{} cannot be run by this version", parsed.task_target);
+        return Err(Problem::new(ErrorKind::Invalid, errors::TARGET_NOT_SUPPORTED, detail));
+    }
     let _: Value = client.get(&format!("/api/v1/servers/{}", segment(serial))).await?;
     let lints = recipe::lints(&parsed);
     if output.json {
@@ -173,6 +177,7 @@ async fn dry_run(serial: &str, recipe: &Value, client: &Client, output: &Output)
         let format = serde_json::to_value(partition).unwrap_or_default();
         output.line(format_args!("  partition {}: {format}", number + 1));
     }
+    output.line("  not looked at: whether the artifact is there, and whether the server has an active job");
     for lint in lints {
         output.line(format_args!("  warning: {}: {}", lint.code, lint.message));
     }

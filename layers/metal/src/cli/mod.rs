@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use web::Problem;
 
-pub use output::Output;
+pub use output::{Output, for_a_terminal};
 
 /// Commands of the metal layer.
 #[derive(Debug, Subcommand)]

@@ -10,14 +10,20 @@ pub struct Output {
 }
 
 impl Output {
-    /// A line of the result. A reader that went away (`| head`) is no error.
+    /// A line of the result. A reader that went away (`| head`) is no error; a disk that is full is.
     pub fn line(&self, text: impl std::fmt::Display) {
-        let _ = writeln!(std::io::stdout().lock(), "{text}");
+        let text = for_a_terminal(&text.to_string());
+        if let Err(error) = writeln!(std::io::stdout().lock(), "{text}")
+            && error.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            self.note(format_args!("error: cannot write the result: {error}"));
+            std::process::exit(1);
+        }
     }
 
     /// A line beside the result.
     pub fn note(&self, text: impl std::fmt::Display) {
-        let _ = writeln!(std::io::stderr().lock(), "{text}");
+        let _ = writeln!(std::io::stderr().lock(), "{}", for_a_terminal(&text.to_string()));
     }
 
     /// The result as JSON.
@@ -49,5 +55,24 @@ impl Output {
         for row in rows {
             self.line(line(row.each_ref().map(String::as_str)));
         }
+    }
+}
+
+/// A BMC, a machine or a label may say anything: what steers a terminal or turns text around is shown, not obeyed.
+pub fn for_a_terminal(text: &str) -> String {
+    let steers = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_shown_and_not_obeyed() {
+        assert_eq!(for_a_terminal("a\u{1b}[2Jb\tc\nd"), "a\u{fffd}[2Jb\tc\nd");
+        assert_eq!(for_a_terminal("x\u{202e}y"), "x\u{fffd}y");
     }
 }

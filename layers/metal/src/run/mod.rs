@@ -20,9 +20,6 @@ use crate::store::Error;
 /// A worker cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The database does not answer.
-    #[error(transparent)]
-    Store(#[from] Error),
     /// A job's task panicked. The process ends: what the panic left behind is not known, and a restart reconciles.
     #[error("the task of a job panicked")]
     Panicked(#[source] tokio::task::JoinError),
@@ -33,34 +30,54 @@ const SWEEP: Duration = Duration::from_hours(1);
 /// How long the queue is left alone when nothing wakes the worker: only a safety net.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
+/// Pause after the database has refused, which is mostly a full disk: others still fetch their media from this process.
+const RECOVER: Duration = Duration::from_secs(5);
+
 /// Runs until `shutdown`; jobs under way stop where they are and are taken up again by the next start.
 pub async fn run(metal: Arc<Metal>, shutdown: CancellationToken) -> Result<(), RunError> {
     let slots = Arc::new(Semaphore::new(metal.settings.worker_concurrency));
     let mut tasks = JoinSet::new();
-    metal.store.end_leases().await?;
+    persist(&shutdown, || metal.store.end_leases()).await;
     let mut sweep = tokio::time::interval(SWEEP);
     let mut heartbeat = tokio::time::interval((metal.settings.lease / 3).max(Duration::from_secs(1)));
     while !shutdown.is_cancelled() {
-        pick(&metal, &slots, &mut tasks, &shutdown).await?;
-        publish_gauges(&metal).await?;
+        let done = pick(&metal, &slots, &mut tasks, &shutdown).await.and(publish_gauges(&metal).await);
+        let again = if done.is_err() { RECOVER } else { LOOK_AGAIN };
+        refused(done);
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = metal.wake.queued() => {}
-            _ = sweep.tick() => sweep::sweep(&metal).await?,
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
-            _ = heartbeat.tick() => {
-                metal.store.extend_leases(&metal.worker_id, lease_end(&metal)).await?;
-            }
-            Some(ended) = tasks.join_next() => ended.map_err(RunError::Panicked)??,
+            _ = sweep.tick() => refused(sweep::sweep(&metal).await),
+            () = tokio::time::sleep(again) => {}
+            _ = heartbeat.tick() => refused(metal.store.extend_leases(&metal.worker_id, lease_end(&metal)).await),
+            Some(ended) = tasks.join_next() => ended.map_err(RunError::Panicked)?,
         }
     }
     while let Some(ended) = tasks.join_next().await {
-        ended.map_err(RunError::Panicked)??;
+        ended.map_err(RunError::Panicked)?;
     }
     Ok(())
 }
 
-type Tasks = JoinSet<Result<(), Error>>;
+/// Says that the database refused; what was to be done is done later.
+fn refused<T>(done: Result<T, Error>) {
+    if let Err(error) = done {
+        tracing::error!(error = &error as &dyn std::error::Error, "the database refuses; trying again");
+    }
+}
+
+/// Does something until the database takes it, or until `shutdown`.
+async fn persist<T, F: Future<Output = Result<T, Error>>>(shutdown: &CancellationToken, run: impl Fn() -> F) {
+    while let Err(error) = run().await {
+        refused::<()>(Err(error));
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(RECOVER) => {}
+        }
+    }
+}
+
+type Tasks = JoinSet<()>;
 type Slot = Option<tokio::sync::OwnedSemaphorePermit>;
 
 /// Takes over what nobody holds, then queued jobs while there are slots.
@@ -92,13 +109,12 @@ fn start(metal: &Arc<Metal>, tasks: &mut Tasks, id: JobId, slot: Slot, shutdown:
     let metal = Arc::clone(metal);
     let shutdown = shutdown.clone();
     tasks.spawn(async move {
-        let done = job::look_after(&metal, id, &shutdown).await;
+        persist(&shutdown, || job::look_after(&metal, id, &shutdown)).await;
         drop(slot);
         metal.wake.queue();
-        done?;
         tokio::select! {
-            done = await_first_boot(&metal, id) => done,
-            () = shutdown.cancelled() => Ok(()),
+            () = persist(&shutdown, || await_first_boot(&metal, id)) => {}
+            () = shutdown.cancelled() => {}
         }
     });
 }

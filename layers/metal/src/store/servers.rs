@@ -38,6 +38,16 @@ impl MetalStore {
         row.as_ref().map(rows::server).transpose()
     }
 
+    /// Any server's sealed password: what tells whether an instance key belongs to this database.
+    pub async fn any_sealed_password(&self) -> Result<Option<(Serial, String)>, Error> {
+        let row = sqlx::query("SELECT * FROM servers LIMIT 1")
+            .fetch_optional(self.store.reader())
+            .await
+            .map_err(doing("read a server"))?;
+        let server = row.as_ref().map(rows::server).transpose()?;
+        Ok(server.map(|server| (server.serial, server.sealed_password)))
+    }
+
     /// Up to `limit` servers in order of their serial numbers, after `cursor`.
     pub async fn servers(&self, cursor: Option<&str>, limit: u32) -> Result<Vec<Server>, Error> {
         let rows = sqlx::query("SELECT * FROM servers WHERE serial > $1 ORDER BY serial LIMIT $2")
