@@ -11,7 +11,7 @@ use testkit::process::{Daemon, free_port, run};
 use testkit::{commands, environment, sushy, wait};
 
 use crate::scripted::bmc::{Bmc, SYSTEMS};
-use crate::scripted::floor::{ARTIFACT, Floor, basic, expect, maintenance_iso, write_secret};
+use crate::scripted::floor::{ARTIFACT, Floor, basic, expect, maintenance_iso, tar_of, write_secret};
 use crate::scripted::guest::{Guest, post};
 use crate::scripted::{LIMIT, LOOK};
 
@@ -129,8 +129,7 @@ fn too_many(floor: &Floor) -> Result<()> {
 /// A job's token pulls what the job installs, and does nothing else.
 fn registry(floor: &Floor, guest: &Guest, work: &Path) -> Result<()> {
     guest.pull()?;
-    let other = work.join("other.tar");
-    std::fs::write(&other, "another")?;
+    let other = tar_of(work, "other", b"another")?;
     floor.controller.command(&commands::artifact_push("os-images/other:1", &other))?;
     let elsewhere = pull(floor, guest, "os-images/other")?;
     ensure!(elsewhere.status == 401 || elsewhere.status == 403, "another repository: {}", elsewhere.status);

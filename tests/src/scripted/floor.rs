@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use testkit::controller::Controller;
 use testkit::http::{self, Response};
 use testkit::machine::Firmware;
+use testkit::process::run;
 use testkit::{commands, wait};
 
 use super::bmc::{self, System};
@@ -78,10 +80,9 @@ impl Floor {
 
     /// Pushes what is installed.
     pub(crate) fn push_artifact(&self) -> Result<()> {
-        let file = self.work.join("tiny.tar");
         // Not a root file system: nobody unpacks it here.
         let bytes: Vec<u8> = (0..300_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-        std::fs::write(&file, bytes)?;
+        let file = tar_of(&self.work, "tiny", &bytes)?;
         self.controller.command(&commands::artifact_push(ARTIFACT, &file)).map(drop)
     }
 
@@ -225,4 +226,13 @@ pub(crate) fn expect(answer: &Response, status: u16, code: &str) -> Result<Value
         bail!("{status} {code} was expected, not {} {}", answer.status, answer.text());
     }
     Ok(body)
+}
+
+/// A tar archive `<name>.tar` with one file of these bytes.
+pub(crate) fn tar_of(directory: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+    std::fs::write(directory.join(name), bytes)?;
+    let archive = directory.join(format!("{name}.tar"));
+    let mut tar = Command::new("tar");
+    run(tar.args(["--format=ustar", "-C"]).arg(directory).arg("-cf").arg(&archive).arg(name))?;
+    Ok(archive)
 }
