@@ -1,12 +1,13 @@
 //! The command line, and what each command needs before it runs.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use metal::cli::{Endpoint, MetalCommand, Output};
 use web::Problem;
 
+use crate::arguments::{Place, Serve};
 use crate::{config, explain, serve};
 
 /// From the address of a BMC to a running service
@@ -67,42 +68,6 @@ enum ConfigCommand {
         #[command(flatten)]
         place: Place,
     },
-}
-
-/// Flags of `cairn serve`; every other setting comes from the settings file or the environment (`cairn config show`).
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  cairn serve --data-dir /var/lib/cairn --listen 127.0.0.1:8080
-
-On a loopback address nobody has to log in unless BASIC_USER is set. On any other address BASIC_USER and BASIC_PASS_HASH
-(or BASIC_PASS) have to be set.")]
-pub struct Serve {
-    /// What this daemon does
-    #[arg(long, value_enum, default_value = "metal")]
-    pub role: Role,
-    #[command(flatten)]
-    pub place: Place,
-    /// Address and port to listen on
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub listen: Option<String>,
-}
-
-/// Where settings and data are.
-#[derive(Debug, Args)]
-pub struct Place {
-    /// Directory of the database, the instance key, media and registry
-    #[arg(long, value_name = "DIR", global = true)]
-    pub data_dir: Option<PathBuf>,
-    /// Settings file (TOML)
-    #[arg(long, value_name = "FILE", global = true)]
-    pub config: Option<PathBuf>,
-}
-
-/// What a daemon does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Role {
-    /// Bare metal: from a BMC to an installed machine
-    Metal,
 }
 
 /// The runbook's name of the controller: `shoal-controller` is `cairn serve --role metal` with its own data directory.

@@ -7,7 +7,7 @@ use serde_json::json;
 use settings::{Resolved, Resolver, SettingsError, process_environment};
 use web::Problem;
 
-use crate::commands::Place;
+use crate::arguments::Place;
 use crate::settings_table::KEYS;
 
 /// Built-in < file < environment < flags.

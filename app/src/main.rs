@@ -1,5 +1,6 @@
 //! The door: one binary, a subcommand per layer and a role per daemon. It parses, resolves, runs, and says how it went.
 
+mod arguments;
 mod commands;
 mod config;
 mod explain;

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use web::{BasicAuth, Check, Credentials, FrameOptions, ListenAddress, Problem, Proof, RateLimiter, Tls, TlsFiles};
 
-use crate::commands::{Role, Serve};
+use crate::arguments::{Role, Serve};
 use crate::config;
 
 /// Codes of a daemon that does not start; each has a page in docs/errors/.
@@ -211,7 +211,7 @@ impl Parts {
             .map_err(|error| Problem::new(error.kind(), "database", chain(&error)))?;
         let key = metal::instance_key(data_dir, &store).await.map_err(|error| {
             Problem::new(ErrorKind::Failed, "instance_key", chain(&error)).hint(
-                "put the key of this database back from its backup; without it the BMC passwords have to be set again",
+                "put the key of this database back from its backup; cairn explain instance_key says what is left without one",
             )
         })?;
         let access = RegistryAccess::new(door.auth.clone());

@@ -10,7 +10,7 @@ use recipe::{Roles, roles};
 use super::Context;
 use super::first_boot;
 use super::fstab::fstab;
-use super::target::{MountedTarget, Others, file_system_id, make_directory, prepared, root_of, settle};
+use super::target::{MountedTarget, Others, file_system_id, in_root, make_directory, prepared, root_of, settle};
 use crate::disks::partition_device;
 use crate::failure::{Failure, code};
 use crate::workspace::PreparedDisk;
@@ -157,11 +157,6 @@ fn program(root: &Path, names: &[&str]) -> Result<String, Failure> {
     let found = paths.find(|path| std::fs::symlink_metadata(root.join(path)).is_ok());
     let missing = || Failure::new(code::BOOTLOADER_MISSING, format!("the new system has no {}", names[0]));
     found.map(|path| format!("/{path}")).ok_or_else(missing)
-}
-
-/// A program of the new system, run in it.
-pub(super) fn in_root(root: &Path, program: &str) -> Command {
-    Command::new("chroot").arg(root.display().to_string()).arg(program)
 }
 
 fn run_grub(context: &Context<'_>, command: Command) -> Result<(), Failure> {

@@ -6,8 +6,7 @@ use std::path::Path;
 use host::{remove_if_present, write_atomic};
 
 use super::Context;
-use super::bootloader::in_root;
-use super::target::make_directory;
+use super::target::{in_root, make_directory};
 use crate::failure::{Failure, code};
 use crate::http;
 use crate::report::first_boot::{AUTHORITIES, CONFIG, Config, PROGRAM, UNIT, UNIT_LINK};

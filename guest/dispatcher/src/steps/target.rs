@@ -143,3 +143,8 @@ pub(super) fn make_directory(path: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(path)
         .map_err(|error| Failure::new(code::MOUNT_FAILED, format!("cannot make {}: {error}", path.display())))
 }
+
+/// A program of the new system, run in it.
+pub(super) fn in_root(root: &Path, program: &str) -> Command {
+    Command::new("chroot").arg(root.display().to_string()).arg(program)
+}

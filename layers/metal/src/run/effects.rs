@@ -1,5 +1,6 @@
 //! What the effects of [`crate::plan`] do.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -240,7 +241,7 @@ fn keep_maintenance_iso(metal: &Metal, task: &Path) -> Result<Option<PathBuf>, F
     let source = metal.settings.maintenance_iso();
     let kept = task.with_file_name("maintenance.iso");
     match std::fs::remove_file(&kept) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(iso_failure(&format!("cannot remove {}: {error}", kept.display())));
         }
         _ => {}
@@ -249,9 +250,13 @@ fn keep_maintenance_iso(metal: &Metal, task: &Path) -> Result<Option<PathBuf>, F
         Ok(()) => Ok(Some(kept)),
         // Only a BMC with two slots can be served then, and it is given its own URL.
         Err(_) if metal.settings.maintenance_iso_url.is_some() => Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => std::os::unix::fs::symlink(&source, &kept)
-            .map(|()| Some(kept.clone()))
-            .map_err(|error| iso_failure(&format!("cannot link {}: {error}", kept.display()))),
+        // Another file system, or the image is root's and the kernel protects it (fs.protected_hardlinks): then the name is
+        // only followed, and a newly built image shows through.
+        Err(error) if matches!(error.kind(), ErrorKind::CrossesDevices | ErrorKind::PermissionDenied) => {
+            std::os::unix::fs::symlink(&source, &kept)
+                .map(|()| Some(kept.clone()))
+                .map_err(|error| iso_failure(&format!("cannot link {}: {error}", kept.display())))
+        }
         Err(error) => Err(Failure {
             step: "iso.build".to_owned(),
             code: errors::MAINTENANCE_IMAGE_MISSING.to_owned(),
@@ -264,7 +269,7 @@ fn keep_maintenance_iso(metal: &Metal, task: &Path) -> Result<Option<PathBuf>, F
 pub(super) fn forget_media(metal: &Metal, job: &Job) {
     let kept = metal.settings.task_iso_dir.join(job.id.to_string()).join("maintenance.iso");
     if let Err(error) = std::fs::remove_file(&kept)
-        && error.kind() != std::io::ErrorKind::NotFound
+        && error.kind() != ErrorKind::NotFound
     {
         tracing::warn!(path = %kept.display(), error = &error as &dyn std::error::Error, "a maintenance ISO is kept");
     }
