@@ -149,19 +149,19 @@ impl Metrics {
                 "Requests to BMCs",
                 ["op", "vendor"],
                 BMC_BOUNDS,
-                &[["discover", "unknown"]],
+                &BMC_OPS.map(|op| [op, "unknown"]),
             ),
             bmc_requests: registry.counters(
                 "redfish_requests_total",
                 "Requests to BMCs; code is the HTTP status or error",
                 ["op", "code", "vendor"],
-                &[["discover", "200", "unknown"], ["discover", "error", "unknown"]],
+                &BMC_OPS.map(|op| [[op, "200", "unknown"], [op, "error", "unknown"]]).concat(),
             ),
             bmc_retries: registry.counters(
                 "redfish_retries_total",
                 "Requests to BMCs that were tried again",
                 ["op", "vendor"],
-                &[["discover", "unknown"]],
+                &BMC_OPS.map(|op| [op, "unknown"]),
             ),
             bmc_poll_timeouts: registry.counter("redfish_poll_timeout_total", "Waits for a BMC that ran out of time"),
             bmc_ready: registry.histogram(
@@ -249,6 +249,19 @@ impl Metrics {
         histogram.observe(duration.as_secs_f64());
     }
 }
+
+/// What is done at a BMC (spec of `op`, runbook 6.3).
+const BMC_OPS: [&str; 9] = [
+    "discover",
+    "session.login",
+    "session.logout",
+    "mount.maintenance",
+    "mount.task",
+    "boot.override",
+    "reset",
+    "power",
+    "cleanup.unmount",
+];
 
 /// Keys of the error taxonomy (design 032).
 pub const FAILURE_STEPS: [&str; 17] = [
