@@ -59,3 +59,6 @@ impl MetalStore {
 fn doing(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
     move |source| Error::Sql { doing, source }
 }
+
+#[cfg(test)]
+mod tests;
