@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::http::HeaderMap;
 use axum::{Json, Router};
 use base64::Engine as _;
 use bytes::Bytes;
