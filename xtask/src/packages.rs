@@ -3,8 +3,8 @@
 /// Package and reason.
 pub(crate) const PACKAGES: &[(&str, &str)] = &[
     ("apache2-utils", "htpasswd: passwords of the virtual BMC and the registry"),
-    ("busybox-static", "small programs inside test images"),
     ("btrfs-progs", "mkfs.btrfs: tests of the partition step"),
+    ("busybox-static", "small programs inside test images"),
     ("ca-certificates", "HTTPS to package mirrors and PyPI"),
     ("cpio", "initramfs of the maintenance image"),
     ("curl", "Redfish and registry calls that are independent of our own clients"),
