@@ -19,7 +19,7 @@ pub const ARTIFACT: &str = "os-images/debian:trixie";
 /// The controller's webhook secret; also searched for in logs.
 pub const WEBHOOK_SECRET: &str = "webhook-secret-of-the-site";
 /// Without hardware virtualisation and with other work on the machine an install takes several times as long as alone.
-pub const INSTALL_LIMIT: Duration = Duration::from_secs(45 * 60);
+pub const INSTALL_LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// Machines that it made must be dropped before it.
 #[derive(Debug)]

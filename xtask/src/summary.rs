@@ -11,6 +11,8 @@ pub(crate) struct Counts {
     pub failed: u32,
     /// What could not run, with its reason.
     pub not_run: Vec<String>,
+    /// What was tried twice.
+    pub retried: Vec<String>,
 }
 
 /// A part that has ended.
@@ -29,6 +31,9 @@ impl Counts {
         if let Some((_, rest)) = line.split_once("NOT RUN: ") {
             self.not_run.push(rest.trim().to_owned());
         }
+        if let Some(rest) = line.strip_prefix("SECOND TRY: ") {
+            self.retried.push(rest.trim().to_owned());
+        }
         if let Some(rest) = line.trim_start().strip_prefix("test result: ") {
             let number = |word: &str| {
                 let before = rest.split(word).next().unwrap_or_default();
@@ -43,6 +48,7 @@ impl Counts {
         self.passed += other.passed;
         self.failed += other.failed;
         self.not_run.extend(other.not_run);
+        self.retried.extend(other.retried);
     }
 }
 
@@ -76,6 +82,9 @@ pub(crate) fn account(parts: &[Ended]) -> (String, bool) {
             text.push_str(&format!("  {line}\n"));
         }
     }
+    if !all.retried.is_empty() {
+        text.push_str(&format!("\n{} tried twice:\n  {}\n", all.retried.len(), all.retried.join("\n  ")));
+    }
     text.push_str(&format!("\n{} passed, {} failed", all.passed, all.failed));
     (text, all.failed == 0)
 }
@@ -96,17 +105,19 @@ mod tests {
             "test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
             "NOT RUN: pulls_with_skopeo: skopeo is missing",
             "test store::tests::a ... NOT RUN: b: promtool is missing",
+            "SECOND TRY: scenario install: see above",
             "test result: FAILED. 2 passed; 3 failed; 0 ignored",
         ] {
             counts.line(line);
         }
         assert_eq!((counts.passed, counts.failed), (14, 3));
+        assert_eq!(counts.retried, ["scenario install: see above"]);
         assert_eq!(counts.not_run, ["pulls_with_skopeo: skopeo is missing", "b: promtool is missing"]);
     }
 
     #[test]
     fn the_account_hides_nothing() {
-        let tests = Counts { passed: 5, failed: 2, not_run: vec!["x: y is missing".to_owned()] };
+        let tests = Counts { passed: 5, failed: 2, not_run: vec!["x: y is missing".to_owned()], retried: Vec::new() };
         let parts = [
             ended("fmt", Counts::default(), None),
             ended("clippy", Counts::default(), Some("exit status: 101")),
