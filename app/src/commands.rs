@@ -19,7 +19,7 @@ use crate::{config, explain, serve};
     after_help = "Examples:
   cairn serve --data-dir /var/lib/cairn --listen 127.0.0.1:8080
   cairn metal image build
-  cairn metal server add ABC123 --bmc https://10.0.0.7 --bmc-user root --bmc-password-file pw
+  cairn metal server add ABC123 --bmc https://192.0.2.7 --bmc-user root --bmc-password-file pw
   cairn metal job create ABC123 --recipe debian.json --watch
 
 Exit codes: 0 done, 1 failed, 2 usage or settings, 3 not found, 4 conflict, 5 refused, 6 unreachable or timed out,

@@ -41,7 +41,8 @@ pub async fn serve(options: &Serve) -> Result<(), Problem> {
     let door = Door::open(&resolved, &address, &mut metrics)?;
     let listener = web::bind(&address).await.map_err(|error| {
         // The usual reason for a port in use is a controller on the same data: then its holder is named.
-        let held = DataDirLock::acquire(&data_dir, "").err().filter(|_| error.kind() == ErrorKind::Conflict);
+        let locked = error.kind() == ErrorKind::Conflict && data_dir.join("lock").exists();
+        let held = locked.then(|| DataDirLock::acquire(&data_dir, "").err()).flatten();
         match held {
             Some(held) => Problem::new(held.kind(), "data_dir", chain(&held)),
             None => Problem::new(error.kind(), "listen", chain(&error)).hint("say another address with --listen"),

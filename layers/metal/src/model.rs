@@ -499,9 +499,9 @@ mod tests {
 
     #[test]
     fn addresses_of_bmcs() {
-        assert_eq!(BmcSpec::url_of("10.0.0.7").unwrap().as_str(), "https://10.0.0.7/");
+        assert_eq!(BmcSpec::url_of("192.0.2.7").unwrap().as_str(), "https://192.0.2.7/");
         assert_eq!(BmcSpec::url_of("http://[::1]:8000").unwrap().as_str(), "http://[::1]:8000/");
-        for bad in ["", "https://", "ftp://x", "https://root:calvin@10.0.0.7", "a b"] {
+        for bad in ["", "https://", "ftp://x", "https://root:calvin@192.0.2.7", "a b"] {
             assert!(BmcSpec::url_of(bad).is_err(), "{bad}");
         }
     }

@@ -104,7 +104,9 @@ pub(super) async fn progress(
     };
     match line {
         Some((level, message)) => metal.store.append_event(job.id, now, level, &message, Some(&unit)).await?,
-        None => metal.store.set_reason(job.id, &running(&unit, &progress, &told)).await?,
+        None => {
+            metal.store.set_reason(job.id, &running(&unit, &progress, &told)).await?;
+        }
     }
     metal.wake.job(job.id);
     Ok(StatusCode::NO_CONTENT)

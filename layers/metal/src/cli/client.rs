@@ -73,6 +73,9 @@ impl Client {
                 .hint("is this address a Cairn controller?")
         });
         Err(match request {
+            _ if status.as_u16() == 401 && self.user.is_none() => {
+                problem.hint("say who you are: --user and --user-password-file, or CAIRN_USER and CAIRN_PASSWORD_FILE")
+            }
             Some(id) if status.is_server_error() => {
                 problem.hint(format!("the controller's log says more under request {id}"))
             }

@@ -19,8 +19,8 @@ use crate::api::view::{ServerList, ServerView};
 pub enum ServerCommand {
     /// Make a server's record, or change it
     #[command(after_help = "Examples:
-  cairn metal server add ABC123 --bmc https://10.0.0.7 --bmc-user root --bmc-password-file pw
-  cairn metal server add ABC123 --bmc https://10.0.0.7 --bmc-user root --bmc-password-file pw \\
+  cairn metal server add ABC123 --bmc https://192.0.2.7 --bmc-user root --bmc-password-file pw
+  cairn metal server add ABC123 --bmc https://192.0.2.7 --bmc-user root --bmc-password-file pw \\
       --bmc-pin 5f:3a:… --mac 52:54:00:12:34:56 --address 192.0.2.10/24 --gateway 192.0.2.1 --dns 192.0.2.53")]
     Add(Box<Add>),
     /// List servers
@@ -44,7 +44,7 @@ pub enum ServerCommand {
 pub struct Add {
     /// Serial number, as BMC and firmware report it
     serial: String,
-    /// Address of the BMC: https://host[:port]
+    /// Address of the BMC: https://host[:port]; a bare host means https
     #[arg(long, value_name = "URL")]
     bmc: String,
     /// Account on the BMC

@@ -92,15 +92,20 @@ async fn attempt(metal: &Arc<Metal>, job: &Job, effect: Effect, bench: &mut Benc
         Effect::SwitchOff => {
             metal.store.touch_power(job.id).await?;
             bmc.switch_off(true).await?;
+            power_told(metal, job, bmc, PowerState::Off).await?;
             note(metal, job, "the machine is off", "redfish.reset").await?;
         }
         Effect::SwitchOn => {
             let begun = Instant::now();
             bmc.switch_on().await?;
+            power_told(metal, job, bmc, PowerState::On).await?;
             Metrics::seconds(&metal.metrics.bmc_ready, begun.elapsed());
             note(metal, job, "the machine is on", "redfish.reset").await?;
         }
-        Effect::ForceOff => bmc.switch_off(false).await?,
+        Effect::ForceOff => {
+            bmc.switch_off(false).await?;
+            power_told(metal, job, bmc, PowerState::Off).await?;
+        }
         Effect::ObservePower => {
             let state = match bmc.observe().await {
                 Ok(state) => state,
@@ -110,9 +115,7 @@ async fn attempt(metal: &Arc<Metal>, job: &Job, effect: Effect, bench: &mut Benc
                     return Err(failure.into());
                 }
             };
-            let now = metal.clock.now();
-            metal.store.power_seen(job.id, power_word(state), now).await?;
-            metal.store.server_seen(&job.serial, bmc.vendor(), Some(power_word(state)), now).await?;
+            power_told(metal, job, bmc, state).await?;
             return Ok(power(&mut bench.power, state));
         }
         Effect::Eject => {
@@ -122,6 +125,13 @@ async fn attempt(metal: &Arc<Metal>, job: &Job, effect: Effect, bench: &mut Benc
         Effect::ClearOverride => bmc.clear_override().await?,
     }
     Ok(Seen::Done(effect))
+}
+
+/// Notes what a BMC said of its machine's power.
+async fn power_told(metal: &Metal, job: &Job, bmc: &Connection, state: PowerState) -> Result<(), Error> {
+    let now = metal.clock.now();
+    metal.store.power_seen(job.id, power_word(state), now).await?;
+    metal.store.server_seen(&job.serial, bmc.vendor(), Some(power_word(state)), now).await
 }
 
 /// For how long a machine has been seen in its state; anything but off counts as on.

@@ -60,7 +60,10 @@ async fn steps(metal: &Arc<Metal>, id: JobId, bench: &mut Bench) -> Result<(), E
             }
             Outcome::Stay { reason, retry_after } => {
                 if job.status != Status::Provisioning || job.reason.is_empty() {
-                    metal.store.set_reason(id, &reason).await?;
+                    // Only news is told: this task hears itself too.
+                    if metal.store.set_reason(id, &reason).await? {
+                        metal.wake.job(id);
+                    }
                 }
                 // What a machine tells on its way does not make its BMC be asked more often.
                 let at = *look_again.get_or_insert_with(|| tokio::time::Instant::now() + retry_after);

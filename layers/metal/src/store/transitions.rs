@@ -112,15 +112,15 @@ impl MetalStore {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Says why a job stands where it stands.
-    pub async fn set_reason(&self, id: JobId, reason: &str) -> Result<(), Error> {
-        sqlx::query("UPDATE jobs SET reason = $2 WHERE id = $1 AND reason <> $2")
+    /// Says why a job stands where it stands; `true` when that is news.
+    pub async fn set_reason(&self, id: JobId, reason: &str) -> Result<bool, Error> {
+        let done = sqlx::query("UPDATE jobs SET reason = $2 WHERE id = $1 AND reason <> $2")
             .bind(id.to_string())
             .bind(reason)
             .execute(self.store.writer())
             .await
             .map_err(doing("note a reason"))?;
-        Ok(())
+        Ok(done.rows_affected() == 1)
     }
 
     /// Keeps the task ISO of a job.
