@@ -136,10 +136,9 @@ mod tests {
 
     #[test]
     fn output_is_counted_and_a_failure_stays_one() {
-        let mut counts = Counts::default();
-        let mut command = Command::new("printf");
-        command.arg("test result: ok. 3 passed; 0 failed\nNOT RUN: a: b is missing\n");
-        observed(command, &mut counts).unwrap();
+        // Not shown: whoever runs these tests counts what they show.
+        let output: &[u8] = b"test result: ok. 3 passed; 0 failed\nNOT RUN: a: b is missing\n";
+        let mut counts = reader(output, |_| {}).join().unwrap().unwrap();
         assert_eq!((counts.passed, counts.not_run.len()), (3, 1));
         assert!(observed(Command::new("false"), &mut counts).is_err());
     }
