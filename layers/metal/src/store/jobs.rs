@@ -56,16 +56,10 @@ impl MetalStore {
     /// Queues a job, unless the server has an active one or the key was used before.
     pub async fn insert_job(&self, new: &NewJob) -> Result<Inserted, Error> {
         let mut tx = self.store.begin().await?;
-        if let Some(key) = &new.idempotency_key {
-            let row = sqlx::query("SELECT * FROM jobs WHERE server_serial = $1 AND idempotency_key = $2")
-                .bind(new.serial.as_str())
-                .bind(key)
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(doing("look an idempotency key up"))?;
-            if let Some(row) = row {
-                return Ok(Inserted::Existing(Box::new(rows::job(&row)?)));
-            }
+        if let Some(key) = &new.idempotency_key
+            && let Some(job) = by_key(&mut *tx, &new.serial, key).await?
+        {
+            return Ok(Inserted::Existing(Box::new(job)));
         }
         let artifact = new.artifact.as_ref().map(serde_json::to_string).transpose().map_err(|problem| Error::Row {
             table: "jobs",
@@ -122,13 +116,7 @@ impl MetalStore {
 
     /// The job that a key against doing it twice has brought.
     pub async fn job_by_key(&self, serial: &Serial, key: &str) -> Result<Option<Job>, Error> {
-        let row = sqlx::query("SELECT * FROM jobs WHERE server_serial = $1 AND idempotency_key = $2")
-            .bind(serial.as_str())
-            .bind(key)
-            .fetch_optional(self.store.reader())
-            .await
-            .map_err(doing("look an idempotency key up"))?;
-        row.as_ref().map(rows::job).transpose()
+        by_key(self.store.reader(), serial, key).await
     }
 
     /// The job of a server that a report can be about: the active one, otherwise the newest.
@@ -227,6 +215,20 @@ impl MetalStore {
             .map_err(doing("read events"))?;
         rows.iter().map(rows::event).collect()
     }
+}
+
+async fn by_key<'e>(
+    executor: impl sqlx::Executor<'e, Database = sqlx::Sqlite>,
+    serial: &Serial,
+    key: &str,
+) -> Result<Option<Job>, Error> {
+    let row = sqlx::query("SELECT * FROM jobs WHERE server_serial = $1 AND idempotency_key = $2")
+        .bind(serial.as_str())
+        .bind(key)
+        .fetch_optional(executor)
+        .await
+        .map_err(doing("look an idempotency key up"))?;
+    row.as_ref().map(rows::job).transpose()
 }
 
 pub(super) async fn append(
