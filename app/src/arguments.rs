@@ -20,6 +20,19 @@ pub struct Serve {
     /// Address and port to listen on
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<String>,
+    /// By whose name the program was called.
+    #[arg(skip)]
+    pub called: Called,
+}
+
+/// By which name the program was called: each manual has its own environment, places and ports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Called {
+    /// Ours.
+    #[default]
+    Cairn,
+    /// That of metald's guide.
+    Metald,
 }
 
 /// Where settings and data are.
@@ -38,4 +51,8 @@ pub struct Place {
 pub enum Role {
     /// Bare metal: from a BMC to an installed machine
     Metal,
+    /// A registry and nothing else
+    Registry,
+    /// MicroVMs on this host
+    Vm,
 }

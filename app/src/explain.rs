@@ -1,7 +1,7 @@
 //! `cairn explain`: the pages of docs/errors/, built in.
 
 use cairn_core::ErrorKind;
-use metal::cli::Output;
+use cli::Output;
 use serde_json::json;
 use web::Problem;
 
@@ -58,11 +58,19 @@ mod tests {
     #[test]
     fn every_code_has_a_page_and_every_page_a_code() {
         let pages: BTreeSet<&str> = PAGES.iter().map(|(code, _)| *code).collect();
-        let codes: BTreeSet<&str> = [metal::errors::ALL, metal::errors::REPORTED, web::codes::ALL, crate::serve::CODES]
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
+        let codes: BTreeSet<&str> = [
+            metal::errors::ALL,
+            metal::errors::REPORTED,
+            registry::errors::ALL,
+            vm::errors::ALL,
+            web::codes::ALL,
+            crate::serve::CODES,
+            &[cli::CONTROLLER_UNREACHABLE],
+        ]
+        .into_iter()
+        .flatten()
+        .copied()
+        .collect();
         let missing: Vec<_> = codes.difference(&pages).collect();
         let orphans: Vec<_> = pages.difference(&codes).collect();
         assert!(

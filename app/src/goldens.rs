@@ -1,4 +1,4 @@
-//! Goldens of the whole program: `api/cli.txt` and `api/metrics.txt`. `cargo xtask goldens` writes them.
+//! Goldens of the whole program: `api/cli.txt`, `api/settings.txt` and `api/metrics.txt`. `cargo xtask goldens` writes them.
 
 use std::path::Path;
 
@@ -30,14 +30,31 @@ fn the_command_line() {
     let mut command = crate::commands::Commands::command().term_width(100);
     command.build();
     help(&mut command, "", &mut text);
+    help(&mut crate::metald::command().term_width(100), "", &mut text);
     let tidy: Vec<_> = text.lines().map(str::trim_end).collect();
     check("cli.txt", &(tidy.join("\n") + "\n"));
+}
+
+#[test]
+fn the_settings() {
+    let mut text = String::new();
+    for key in crate::config::TABLES.iter().copied().flatten() {
+        let default = match key.default {
+            Some(default) => format!(" = {default}"),
+            None if key.secret => " (secret)".to_owned(),
+            None => String::new(),
+        };
+        text.push_str(&format!("{} {}{default}\n    {}\n", key.name, key.env.join(" "), key.help));
+    }
+    check("settings.txt", &text);
 }
 
 #[test]
 fn the_metrics() {
     let mut registry = observe::metrics::Registry::new();
     metal::metrics::Metrics::register(&mut registry);
+    registry::metrics::RegistryMetrics::register(&mut registry);
+    vm::metrics::VmMetrics::register(&mut registry, false, &vm::api::table::names());
     web::HttpMetrics::register(&mut registry);
     registry.process();
     let directory = std::path::PathBuf::from("/");

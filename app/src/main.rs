@@ -6,17 +6,18 @@ mod config;
 mod explain;
 #[cfg(test)]
 mod goldens;
+mod metald;
 mod serve;
 mod settings_table;
+mod wiring;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use web::Problem;
 
 fn main() -> ExitCode {
-    let commands = match commands::Commands::try_parse_from(commands::by_name(std::env::args_os())) {
+    let commands = match commands::parse(std::env::args_os()) {
         Ok(commands) => commands,
         // Help and version end well; clap's own exit code for a wrong call is 2, as ours.
         Err(error) => error.exit(),
@@ -46,7 +47,7 @@ fn report(problem: &Problem, json: bool) {
             text.push_str(&format!("hint: {hint}\n"));
         }
     }
-    let text = metal::cli::for_a_terminal(&text);
+    let text = cli::for_a_terminal(&text);
     // Nobody is left to be told when standard error is closed.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

@@ -21,6 +21,20 @@ pub fn serve(data: &Path, listen: &str) -> Words {
     words(&["serve", "--role", "metal", "--data-dir", &data.display().to_string(), "--listen", listen])
 }
 
+/// Serves a registry and nothing else.
+pub fn registry_serve(data: &Path, listen: &str) -> Words {
+    words(&["registry", "serve", "--data-dir", &data.display().to_string(), "--listen", listen])
+}
+
+/// Tells a controller who may pull from a registry elsewhere, and who signs its certificate.
+pub fn registry_add(host: &str, account: Option<(&str, &Path)>, authority: &Path) -> Words {
+    let mut list = words(&["metal", "registry", "add", host, "--ca", &authority.display().to_string()]);
+    if let Some((user, password)) = account {
+        list.extend(words(&["--pull-user", user, "--pull-password-file", &password.display().to_string()]));
+    }
+    list
+}
+
 /// Builds the maintenance image and puts it where a controller with this data directory serves it from.
 pub fn image_build(data: &Path) -> Words {
     let out = data.join("static/isos/bootc-maintenance.iso");
@@ -77,6 +91,8 @@ pub fn controller_environment(port: u16, webhook_secret: &str) -> Vec<(String, S
         ("MEDIA_URL", format!("http://127.0.0.1:{port}")),
         ("CALLBACK_URL", format!("http://10.0.2.2:{port}")),
         ("WEBHOOK_SECRET", webhook_secret.to_owned()),
+        // The share of a disk that others use, too, says nothing here.
+        ("REGISTRY_MIN_FREE", "64MiB".to_owned()),
         ("LOG_FORMAT", "json".to_owned()),
     ];
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()

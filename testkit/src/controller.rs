@@ -15,6 +15,7 @@ use crate::{commands, environment, http, wait};
 #[derive(Debug)]
 pub struct Controller {
     program: PathBuf,
+    serve: fn(&Path, &str) -> commands::Words,
     data: PathBuf,
     port: u16,
     address: String,
@@ -39,8 +40,24 @@ impl Controller {
             variables.retain(|(other, _)| other != name);
             variables.push(((*name).to_owned(), (*value).to_owned()));
         }
+        Self::new(commands::serve, work, (address, port), variables)
+    }
+
+    /// Starts `cairn registry serve` in its place, with these settings and no others.
+    pub fn start_registry(work: &Path, settings: &[(&str, &str)]) -> Result<Self> {
+        let variables = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self::new(commands::registry_serve, work, ("127.0.0.1", free_port()?), variables)
+    }
+
+    fn new(
+        serve: fn(&Path, &str) -> commands::Words,
+        work: &Path,
+        (address, port): (&str, u16),
+        variables: Vec<(String, String)>,
+    ) -> Result<Self> {
         let mut controller = Self {
             program: environment::cairn()?,
+            serve,
             data: work.join("data"),
             port,
             address: address.to_owned(),
@@ -56,7 +73,7 @@ impl Controller {
     /// Starts it again after [`Self::kill`] or [`Self::stop`] and waits until it is ready.
     pub fn resume(&mut self) -> Result<()> {
         let mut command = Command::new(&self.program);
-        command.args(commands::serve(&self.data, &format!("{}:{}", self.address, self.port)));
+        command.args((self.serve)(&self.data, &format!("{}:{}", self.address, self.port)));
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         let mut daemon = Daemon::start("cairn serve", &mut command, &self.log)?;
         let ready = format!("{}/readyz", self.url());
@@ -66,6 +83,12 @@ impl Controller {
         })?;
         self.daemon = Some(daemon);
         Ok(())
+    }
+
+    /// Sets a variable of the server from its next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.retain(|(other, _)| other != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     /// SIGKILL.
@@ -139,7 +162,7 @@ impl Controller {
     /// Tries to start a second server on the same data directory, as it ends; on a port of its own.
     pub fn second(&self) -> Result<Output> {
         let mut command = Command::new(&self.program);
-        command.args(commands::serve(&self.data, &format!("{}:0", self.address))).stdin(Stdio::null());
+        command.args((self.serve)(&self.data, &format!("{}:0", self.address))).stdin(Stdio::null());
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.output().context("start a second cairn serve")
     }

@@ -72,6 +72,12 @@ pub fn scribble(disk: &Path, gib: u32) -> Result<()> {
     Ok(())
 }
 
+/// Bytes that are free for files below `directory`.
+pub fn free(directory: &Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(directory).with_context(|| format!("look at {}", directory.display()))?;
+    Ok(found.f_bavail * found.f_frsize)
+}
+
 /// Whether two disks (qcow2) hold the same bytes.
 pub fn same(one: &Path, other: &Path) -> Result<bool> {
     let mut command = Command::new("qemu-img");

@@ -262,7 +262,7 @@ impl Init {
 
 /// Lets processes of this enclosure see `source` in the place of `target`. Outside nothing changes, apart from `target`
 /// being made if it is missing and removed at the end.
-pub(crate) fn bind(work: &Path, source: &Path, target: &str) -> Result<()> {
+pub fn bind(work: &Path, source: &Path, target: &str) -> Result<()> {
     std::fs::create_dir_all(source).with_context(|| format!("make {}", source.display()))?;
     make_directory(work, Path::new(target))?;
     bind_file(work, source, target)

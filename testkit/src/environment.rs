@@ -39,11 +39,39 @@ pub fn cargo() -> String {
     set("CARGO").unwrap_or_else(|| "cargo".to_owned())
 }
 
+/// The real Firecracker that tests may use beside the fake one: `$CAIRN_TEST_FIRECRACKER`.
+pub fn firecracker() -> Option<PathBuf> {
+    set("CAIRN_TEST_FIRECRACKER").map(PathBuf::from)
+}
+
+/// Its jailer: `$CAIRN_TEST_JAILER`.
+pub fn jailer() -> Option<PathBuf> {
+    set("CAIRN_TEST_JAILER").map(PathBuf::from)
+}
+
 /// Whether to keep the work directory for a look afterwards: `$CAIRN_KEEP`.
 pub fn keep() -> bool {
     set("CAIRN_KEEP").is_some()
 }
 
+/// A checkout of the OCI conformance programme (the folder with its `main.go`) to build in the place of the pinned module:
+/// `$CAIRN_CONFORMANCE_SOURCE`.
+pub fn conformance_source() -> Option<PathBuf> {
+    set("CAIRN_CONFORMANCE_SOURCE").map(PathBuf::from)
+}
+
+/// Where Go modules come from, as Go reads it: `$GOPROXY`.
+pub fn go_proxy() -> Option<String> {
+    set("GOPROXY")
+}
+
 fn set(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Whether `/` is a mount point. In the root of a chroot it need not be, and then `ip` and `unshare` cannot make mounts
+/// of their own.
+pub fn root_is_mounted() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some("/"))
 }

@@ -29,6 +29,12 @@ pub fn exists(program: &str) -> bool {
     directories.into_iter().any(|directory| directory.join(program).is_file())
 }
 
+/// SIGKILL to a process that is not a child of this one.
+pub fn kill(pid: i32) -> Result<()> {
+    let pid = Pid::from_raw(pid).with_context(|| format!("{pid} is no process id"))?;
+    kill_process(pid, Signal::KILL).context("kill a process")
+}
+
 /// A TCP port of 127.0.0.1 that was free a moment ago.
 pub fn free_port() -> Result<u16> {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("find a free port")?;

@@ -16,6 +16,8 @@ use crate::{environment, wait};
 
 /// The artifact that [`Site::start`] pushes: a Debian root file system.
 pub const ARTIFACT: &str = "os-images/debian:trixie";
+/// Name of the archive that it is pushed from.
+const ARCHIVE: &str = "debian.tar.zst";
 /// The controller's webhook secret; also searched for in logs.
 pub const WEBHOOK_SECRET: &str = "webhook-secret-of-the-site";
 /// Without hardware virtualisation and with other work on the machine an install takes several times as long as alone.
@@ -57,13 +59,18 @@ impl Site {
         progress.phase("start libvirt and the BMC");
         let rack = Rack::start(work)?;
         progress.phase("build the Debian root file system (kept in the cache)");
-        let root = work.join("debian.tar.zst");
+        let root = work.join(ARCHIVE);
         build(&controller, commands::image_root(&root), "root.lock", progress)?;
         progress.phase("build the maintenance image (its parts are kept in the cache)");
         build(&controller, commands::image_build(controller.data()), "image.lock", progress)?;
         progress.phase("push the root file system");
         controller.command(&commands::artifact_push(ARTIFACT, &root))?;
         Ok(Self { work: work.to_owned(), controller, rack })
+    }
+
+    /// The archive that [`ARTIFACT`] was pushed from.
+    pub fn archive(&self) -> PathBuf {
+        self.work.join(ARCHIVE)
     }
 
     /// Makes a machine and tells the controller of it; `more` are options of `server add`.

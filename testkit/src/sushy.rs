@@ -114,13 +114,13 @@ subjectKeyIdentifier = hash
 [server]
 basicConstraints = critical,CA:FALSE
 extendedKeyUsage = serverAuth
-subjectAltName = DNS:localhost,IP:127.0.0.1
+subjectAltName = DNS:localhost,IP:127.0.0.1,IP:10.77.0.1
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 ";
 
 /// An authority (`ca.pem`) and, because an authority's own certificate is refused as a server's, one for a server on
-/// 127.0.0.1 (`server.pem`, `server.key`).
+/// 127.0.0.1 and on [`crate::bridge::ADDRESS`] (`server.pem`, `server.key`).
 pub fn certificates(directory: &Path) -> Result<()> {
     let file = |name: &str| directory.join(name).display().to_string();
     fs::write(file("certificates.cnf"), CERTIFICATES)?;

@@ -1,17 +1,19 @@
-//! Machines on a bridge, as in a machine room: DHCP and a static address, a controller that asks for a password, and a
-//! maintenance OS that listens to nobody.
+//! Machines on a bridge, as in a machine room: DHCP and a static address, a controller that asks for a password, a
+//! registry elsewhere with an account and an authority of its own, and a maintenance OS that listens to nobody.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use testkit::bridge::{self, Bridge, scan};
-use testkit::commands::Job;
+use testkit::commands::{self, Job};
+use testkit::elsewhere::{Elsewhere, PULLER};
 use testkit::http;
 use testkit::machine::{Machine, MachineSpec, Nic};
 use testkit::progress::Progress;
 use testkit::serial::Mark;
-use testkit::site::Site;
+use testkit::site::{ARTIFACT, Site};
 
 use crate::machines::{booted_once_each, ended_well, every_unit_in_order, nothing_told, recipe, shown, wait_event};
 
@@ -32,7 +34,13 @@ pub(crate) fn dhcp_and_static(work: &Path) -> Result<()> {
     let answer = http::get(&format!("{}/v2/", site.controller.url()))?;
     ensure!(answer.status == 401, "the registry answers {} to everybody", answer.status);
     by_dhcp(&bridge, &site, &mut progress)?;
-    by_static_address(&bridge, &site, &mut progress)?;
+    progress.phase("push the root file system to a registry elsewhere");
+    let elsewhere = Elsewhere::start(&work.join("elsewhere"), &bridge::ADDRESS.to_string())?;
+    elsewhere.push(ARTIFACT, &site.archive())?;
+    let account = elsewhere.password_file()?;
+    let account = Some((PULLER.0, account.as_path()));
+    site.controller.command(&commands::registry_add(elsewhere.host(), account, &elsewhere.authority()))?;
+    by_static_address(&bridge, &site, &elsewhere, &mut progress)?;
     print!("{}", progress.finish());
     Ok(())
 }
@@ -48,14 +56,16 @@ fn by_dhcp(bridge: &Bridge, site: &Site, progress: &mut Progress) -> Result<()> 
     finish(site, &machine, &job, progress)
 }
 
-fn by_static_address(bridge: &Bridge, site: &Site, progress: &mut Progress) -> Result<()> {
-    progress.phase("a static address on the second of two interfaces");
+fn by_static_address(bridge: &Bridge, site: &Site, elsewhere: &Elsewhere, progress: &mut Progress) -> Result<()> {
+    progress.phase("a static address on the second of two interfaces, and a registry elsewhere");
     let (first, second) = ("52:54:00:ca:00:21", "52:54:00:ca:00:22");
     let spec = MachineSpec { nics: vec![port(first), port(second)], ..MachineSpec::uefi("static") };
     let address = format!("{STATIC}/24");
     let gateway = bridge::ADDRESS.to_string();
     let machine = site.machine(spec, &["--mac", second, "--address", &address, "--gateway", &gateway])?;
-    let job = site.order(&machine, &recipe(&machine))?;
+    let mut recipe = recipe(&machine);
+    recipe["oci_url"] = Value::from(format!("{}/{ARTIFACT}", elsewhere.host()));
+    let job = site.order(&machine, &recipe)?;
     wait_event(site, &job, "image-linux.service started")?;
     let leases = [first, second].map(|mac| bridge.lease(mac));
     ensure!(leases == [None, None], "the maintenance OS asked for addresses: {leases:?}");

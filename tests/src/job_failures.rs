@@ -66,6 +66,8 @@ pub(crate) fn refused(work: &Path) -> Result<()> {
     let bad = Bad::new(Floor::bare(work, &[])?);
     let nobody = format!("http://127.0.0.1:{}", closed_port()?);
     bad.floor.add_server("R-1", &nobody, SYSTEMS[0], &json!({}))?;
+    let twin = json!({"bmc": {"address": nobody, "username": bmc::USER, "password": bmc::PASSWORD}});
+    bad.expect(&bad.floor.put("/api/v1/servers/R-2", &twin)?, 409, "bmc_in_use")?;
     let post = |recipe: &Value| bad.floor.post_job("R-1", recipe, &[]);
     let missing = bad.expect(&post(&Floor::recipe())?, 409, "maintenance_image_missing")?;
     ensure!(missing["hint"].as_str().is_some_and(|hint| hint.contains("image build")), "{missing}");
@@ -134,7 +136,7 @@ pub(crate) fn bmcs(work: &Path) -> Result<()> {
     bad.floor.add_server("UNREACHABLE", &nowhere, SYSTEMS[0], &json!({}))?;
     bad.floor.add_server("PASSWORD", &emulator.url(), SYSTEMS[0], &wrong)?;
     let closed = json!({"overrides": {"media_url": nowhere}});
-    bad.floor.add_server("MEDIA", &emulator.url(), SYSTEMS[0], &closed)?;
+    bad.floor.add_server("MEDIA", &emulator.url(), SYSTEMS[1], &closed)?;
     let stranger = System { uuid: "00000000-0000-4000-8000-0000000000ff", on: false };
     bad.floor.add_server("SYSTEM", &emulator.url(), stranger, &json!({}))?;
     let tls = emulator.url().replace("http://", "https://");
@@ -159,6 +161,7 @@ pub(crate) fn bmcs(work: &Path) -> Result<()> {
     ensure!(emulator.resets(SYSTEMS[0])?.is_empty(), "the machine was switched: {:?}", emulator.resets(SYSTEMS[0])?);
     ensure!(emulator.power(SYSTEMS[0])? == "On", "the machine is off");
     emulator.check_clean(SYSTEMS[0])?;
+    emulator.check_clean(SYSTEMS[1])?;
     ensure!(emulator.system(SYSTEMS[0])?["Boot"]["BootSourceOverrideTarget"] == "Hdd", "the override was set");
     bad.explain(5)
 }

@@ -146,12 +146,14 @@ fn answers(floor: &Floor, sweep: &SecretSweep, job: &str) -> Result<Vec<Findings
 /// Every file of the data directory whose own mode lets others read it, as if the directories above did not keep them out.
 fn files(floor: &Floor, sweep: &SecretSweep) -> Result<Vec<Findings>> {
     let mut findings = vec![sweep.readable_by_all(floor.controller.data())?];
-    for path in walk(floor.controller.data())? {
-        if mode(&path)? & 0o004 != 0 {
-            findings.push(sweep.file(&path)?);
+    let all = walk(floor.controller.data())?;
+    for path in &all {
+        if mode(path)? & 0o004 != 0 {
+            findings.push(sweep.file(path)?);
         }
     }
-    ensure!(findings.len() > 3, "hardly any file was looked at");
+    // Few or none of them are open to others, so it is their number that says whether the right place was looked at.
+    ensure!(all.len() > 10, "only {} files are in the data directory", all.len());
     Ok(findings)
 }
 

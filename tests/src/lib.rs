@@ -11,16 +11,21 @@ mod guest_kills;
 mod image_twice;
 mod install;
 mod job_cancel;
+mod job_elsewhere;
 mod job_failures;
+mod job_held_up;
 mod job_kills;
 mod job_path;
 mod job_secrets;
 mod machines;
 mod observed;
 mod rack;
+mod registry;
 mod runner;
 mod scripted;
+mod vm;
 
+use registry::{big_blob, buildah, conformance, crane, oras, podman, regctl, skopeo, umoci};
 use runner::{Scenario, Tier};
 use testkit::enclosure::Network;
 
@@ -85,6 +90,20 @@ const SCENARIOS: &[Scenario] = &[
         run: job_failures::guests,
     },
     Scenario {
+        name: "job-elsewhere",
+        tier: Tier::Quick,
+        network: Network::Host,
+        needs: job_elsewhere::NEEDS,
+        run: job_elsewhere::account_and_authority,
+    },
+    Scenario {
+        name: "job-held-up",
+        tier: Tier::Quick,
+        network: Network::Host,
+        needs: job_held_up::NEEDS,
+        run: job_held_up::while_there_is_no_room,
+    },
+    Scenario {
         name: "job-kills",
         tier: Tier::Quick,
         network: Network::Host,
@@ -135,11 +154,130 @@ const SCENARIOS: &[Scenario] = &[
         run: door::graceful,
     },
     Scenario {
+        name: "registry-conformance",
+        tier: Tier::Quick,
+        network: Network::Host,
+        needs: conformance::NEEDS,
+        run: conformance::newest,
+    },
+    Scenario {
+        name: "registry-conformance-1.0",
+        tier: Tier::Quick,
+        network: Network::Host,
+        needs: conformance::NEEDS_1_0,
+        run: conformance::one_zero,
+    },
+    Scenario {
+        name: "registry-skopeo",
+        tier: Tier::Quick,
+        network: Network::Host,
+        needs: skopeo::NEEDS,
+        run: skopeo::copies,
+    },
+    Scenario {
+        name: "registry-podman",
+        tier: Tier::Quick,
+        network: Network::Host,
+        needs: podman::NEEDS,
+        run: podman::pushes_and_pulls,
+    },
+    Scenario {
+        name: "registry-buildah",
+        tier: Tier::Quick,
+        network: Network::Host,
+        needs: buildah::NEEDS,
+        run: buildah::builds,
+    },
+    Scenario {
+        name: "registry-umoci",
+        tier: Tier::Quick,
+        network: Network::Host,
+        needs: umoci::NEEDS,
+        run: umoci::carries,
+    },
+    Scenario {
+        name: "registry-oras",
+        tier: Tier::Quick,
+        network: Network::Host,
+        needs: oras::NEEDS,
+        run: oras::artifacts,
+    },
+    Scenario {
+        name: "registry-crane",
+        tier: Tier::Quick,
+        network: Network::Host,
+        needs: crane::NEEDS,
+        run: crane::images,
+    },
+    Scenario {
+        name: "registry-regctl",
+        tier: Tier::Quick,
+        network: Network::Host,
+        needs: regctl::NEEDS,
+        run: regctl::everything,
+    },
+    Scenario {
+        name: "registry-big-blob",
+        tier: Tier::Quick,
+        network: Network::Host,
+        needs: big_blob::NEEDS,
+        run: big_blob::two_gib,
+    },
+    Scenario {
+        name: "registry-huge-blob",
+        tier: Tier::All,
+        network: Network::Host,
+        needs: big_blob::NEEDS,
+        run: big_blob::ten_gib,
+    },
+    Scenario {
         name: "install",
         tier: Tier::Quick,
         network: Network::Host,
         needs: install::NEEDS,
         run: install::blank_machine_to_first_boot,
+    },
+    Scenario {
+        name: "vm-life",
+        tier: Tier::Quick,
+        network: Network::Own,
+        needs: vm::life::NEEDS,
+        run: vm::life::boots_is_reached_and_leaves_nothing,
+    },
+    Scenario {
+        name: "vm-kills",
+        tier: Tier::Quick,
+        network: Network::Own,
+        needs: vm::kills::NEEDS,
+        run: vm::kills::of_the_daemon_and_of_keepers,
+    },
+    Scenario {
+        name: "vm-jail",
+        tier: Tier::Quick,
+        network: Network::Own,
+        needs: vm::jail::NEEDS,
+        run: vm::jail::is_closed,
+    },
+    Scenario {
+        name: "vm-kill-steps",
+        tier: Tier::Quick,
+        network: Network::Own,
+        needs: vm::steps::NEEDS,
+        run: vm::steps::a_few,
+    },
+    Scenario {
+        name: "vm-kill-many-steps",
+        tier: Tier::All,
+        network: Network::Own,
+        needs: vm::steps::NEEDS,
+        run: vm::steps::many,
+    },
+    Scenario {
+        name: "vm-guide",
+        tier: Tier::Quick,
+        network: Network::Own,
+        needs: vm::guide::NEEDS,
+        run: vm::guide::lines_run_on_a_host_of_their_own,
     },
     Scenario {
         name: "guest-failures",

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use testkit::enclosure::{self, Inside, Network, Stage};
-use testkit::{bridge, environment, process};
+use testkit::{bridge, environment, peers, process};
 
 use crate::SCENARIOS;
 
@@ -40,10 +40,27 @@ impl Scenario {
     }
 }
 
+/// What a scenario ends with when it finds that it cannot run here.
+#[derive(Debug)]
+pub(crate) struct CannotRun(pub String);
+
+impl std::fmt::Display for CannotRun {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CannotRun {}
+
+/// Exit code of the worker for [`CannotRun`], which it has told by then.
+const CANNOT_RUN: u8 = 77;
+
 enum Verdict {
     Passed,
     Failed,
     NotRun(String),
+    /// The scenario itself has told why not.
+    ToldWhyNot,
 }
 
 /// Entry of the test binary; arguments of the usual test harness are ignored.
@@ -78,6 +95,10 @@ fn work(inside: &Inside) -> ExitCode {
     let prepared = if scenario.network == Network::Own { bridge::loopback_up() } else { Ok(()) };
     match prepared.and_then(|()| (scenario.run)(&inside.work)) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<CannotRun>() => {
+            eprintln!("NOT RUN: scenario {name}: {error}");
+            ExitCode::from(CANNOT_RUN)
+        }
         Err(error) => {
             eprintln!("error: scenario {name}: {error:#}");
             ExitCode::FAILURE
@@ -106,6 +127,7 @@ fn run_all(tiers: &[Tier]) -> ExitCode {
         match verdict {
             Verdict::Passed => passed += 1,
             Verdict::Failed => failed += 1,
+            Verdict::ToldWhyNot => not_run += 1,
             Verdict::NotRun(reason) => {
                 eprintln!("NOT RUN: scenario {}: {reason}", scenario.name);
                 not_run += 1;
@@ -124,9 +146,18 @@ fn again(scenario: &Scenario) -> Verdict {
     run(scenario)
 }
 
+/// Why a program cannot be called, if so.
+fn missing(program: &str) -> Option<String> {
+    if process::exists(program) || peers::find(program).is_some() {
+        return None;
+    }
+    let why = peers::reason(program).map(|reason| format!(": {reason}")).unwrap_or_default();
+    Some(format!("{program} is missing{why}"))
+}
+
 fn run(scenario: &Scenario) -> Verdict {
-    if let Some(missing) = scenario.needs.iter().find(|program| !process::exists(program)) {
-        return Verdict::NotRun(format!("{missing} is missing"));
+    if let Some(missing) = scenario.needs.iter().find_map(|program| missing(program)) {
+        return Verdict::NotRun(missing);
     }
     println!("scenario {} ...", scenario.name);
     let start = Instant::now();
@@ -137,6 +168,7 @@ fn run(scenario: &Scenario) -> Verdict {
             println!("scenario {} ... ok ({seconds:.1} s)", scenario.name);
             Verdict::Passed
         }
+        Ok(CANNOT_RUN) => Verdict::ToldWhyNot,
         // The user's interrupt ends the whole run, not one scenario.
         Ok(130) => std::process::exit(130),
         other => {

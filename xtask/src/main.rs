@@ -3,6 +3,7 @@
 mod arrows;
 mod cargo;
 mod demo;
+mod deny;
 mod goldens;
 mod packages;
 mod parts;
@@ -20,7 +21,8 @@ Usage: cargo xtask COMMAND
   setup                      install the Debian packages and the Python environment that demo and test need
   demo                       set up, build, install an operating system on a virtual bare machine and watch it boot
   test [--all] [--only NAME] set up, then every check and test; --all adds the long scenarios;
-                             NAME is a part (fmt, clippy, arrows, tests, scenarios) or a scenario
+                             NAME is a part (fmt, clippy, arrows, deny, tests, peers, scenarios) or a
+                             scenario
   arrows                     check which crate may depend on which
   goldens                    write the files in api/ and the snapshots from what the program says now
   ci                         what .ci/run runs: test --all

@@ -8,9 +8,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::summary::{Counts, Ended, account};
-use crate::{arrows, cargo, setup};
+use crate::{arrows, cargo, deny, setup};
 
-const PARTS: &[&str] = &["setup", "fmt", "clippy", "arrows", "tests", "scenarios"];
+const PARTS: &[&str] = &["setup", "fmt", "clippy", "arrows", "deny", "tests", "peers", "scenarios"];
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Options {
         match self.only.as_deref() {
             None => PARTS.to_vec(),
             Some(only) => match PARTS.iter().find(|part| **part == only) {
-                Some(&"scenarios") | None => vec!["setup", "scenarios"],
+                Some(&"scenarios") | None => vec!["setup", "peers", "scenarios"],
                 Some(part) => vec![*part],
             },
         }
@@ -75,10 +75,17 @@ fn part(name: &str, options: &Options, counts: &mut Counts) -> Result<()> {
             observed(cargo::cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?, counts)
         }
         "arrows" => arrows::check().map(|count| println!("{count} arrows, all allowed")),
+        "deny" => deny::command(counts)?.map_or(Ok(()), |command| observed(command, counts)),
         "tests" => {
             let words = ["test", "--workspace", "--exclude", "tests", "--no-fail-fast", "--", "--show-output"];
-            observed(cargo::cargo(&words)?, counts)
+            let mut command = cargo::cargo(&words)?;
+            if options.all {
+                // Races for a minute instead of seconds, kills at every step instead of a sample.
+                command.env("CAIRN_LONG", "1");
+            }
+            observed(command, counts)
         }
+        "peers" => testkit::peers::build(|text| println!("peers: {text}")),
         "scenarios" => {
             cargo::build()?;
             let mut command = cargo::cargo(&["test", "--package", "tests", "--test", "all"])?;
@@ -129,7 +136,7 @@ mod tests {
         let part = Options::parse(&["--only", "clippy"]).unwrap();
         assert_eq!((part.parts(), part.scenario()), (vec!["clippy"], None));
         let scenario = Options::parse(&["--only", "rack"]).unwrap();
-        assert_eq!((scenario.parts(), scenario.scenario()), (vec!["setup", "scenarios"], Some("rack")));
+        assert_eq!((scenario.parts(), scenario.scenario()), (vec!["setup", "peers", "scenarios"], Some("rack")));
         assert!(Options::parse(&["--only"]).is_err());
         assert!(Options::parse(&["--fast"]).is_err());
     }

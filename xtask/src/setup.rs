@@ -13,7 +13,12 @@ use crate::packages::PACKAGES;
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 const POLICY_TEXT: &str =
     "#!/bin/sh\n# From cairn's xtask setup, for the time of one apt-get call: starts no service.\nexit 101\n";
-const MASKED: &str = "/etc/systemd/system/prometheus.service";
+/// Packages that come with a server, and its unit: only their programs are used.
+const SERVERS: &[(&str, &str)] = &[
+    ("docker-registry", "docker-registry.service"),
+    ("nginx-light", "nginx.service"),
+    ("prometheus", "prometheus.service"),
+];
 
 /// Installs missing packages and the Python environment.
 pub(crate) fn setup() -> Result<()> {
@@ -34,16 +39,15 @@ fn install(missing: &[(&str, &str)]) -> Result<()> {
         println!("  {name:28} {reason}");
     }
     may_be_root()?;
-    if missing.iter().any(|(name, _)| *name == "prometheus") && !Path::new(MASKED).is_symlink() {
-        println!("setup: masking prometheus.service, only promtool is used");
-        run(&mut as_root("mkdir", &["-p", "/etc/systemd/system"]))?;
-        run(&mut as_root("ln", &["-s", "/dev/null", MASKED]))?;
+    for (_, unit) in SERVERS.iter().filter(|(server, _)| missing.iter().any(|(name, _)| name == server)) {
+        mask(unit)?;
     }
     // A third-party source that fails does not matter as long as the packages can be installed.
     println!("setup: apt-get update");
     if let Err(error) = run(&mut apt(&["update"])) {
         println!("setup: going on although apt-get update failed: {error:#}");
     }
+    println!("setup: {POLICY} keeps apt-get from starting services and goes afterwards");
     let _policy = Policy::set()?;
     let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
     println!("setup: apt-get install (a few minutes)");
@@ -51,6 +55,17 @@ fn install(missing: &[(&str, &str)]) -> Result<()> {
     let left = self::missing(&installed()?);
     ensure!(left.is_empty(), "still missing after apt-get install: {left:?}");
     Ok(())
+}
+
+/// Keeps a server from being started with the machine, too.
+fn mask(unit: &str) -> Result<()> {
+    let link = format!("/etc/systemd/system/{unit}");
+    if Path::new(&link).is_symlink() {
+        return Ok(());
+    }
+    println!("setup: masking {unit}, only the package's program is used");
+    run(&mut as_root("mkdir", &["-p", "/etc/systemd/system"]))?;
+    run(&mut as_root("ln", &["-s", "/dev/null", &link])).map(drop)
 }
 
 /// Names of the installed packages.
@@ -145,5 +160,6 @@ mod tests {
     fn the_list_is_sorted_and_has_reasons() {
         assert!(PACKAGES.is_sorted_by(|one, other| one.0 < other.0));
         assert!(PACKAGES.iter().all(|(_, reason)| !reason.is_empty()));
+        assert!(SERVERS.iter().all(|(server, _)| PACKAGES.iter().any(|(name, _)| name == server)));
     }
 }

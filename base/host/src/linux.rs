@@ -1,5 +1,6 @@
 //! The real host.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -74,6 +75,10 @@ impl Processes for Linux {
 
 /// Starts the child as the leader of its own process group, so that a kill reaches its children too.
 fn spawn(command: &Command) -> io::Result<Child> {
+    let stdout = match &command.output {
+        Some(file) => Stdio::from(File::create(file)?),
+        None => Stdio::piped(),
+    };
     std::process::Command::new(&command.argv[0])
         .args(&command.argv[1..])
         .env_clear()
@@ -81,7 +86,7 @@ fn spawn(command: &Command) -> io::Result<Child> {
         .env("LC_ALL", "C")
         .envs(command.environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()

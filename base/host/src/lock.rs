@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 #[derive(Debug)]
 pub struct LockFile {
     path: PathBuf,
-    _file: File,
+    file: File,
 }
 
 /// The lock was not taken.
@@ -54,11 +54,36 @@ impl LockFile {
             Err(errno) => return Err(failed(errno.into())),
         }
         file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{holder}")).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), _file: file })
+        Ok(Self { path: path.to_owned(), file })
     }
 
     /// The lock file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that was just forked has the descriptor too until it executes its program, and the
+        // lock would last as long. When this fails, closing ends the lock as far as it can.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_that_a_child_still_has_does_not_keep_the_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let lock = LockFile::acquire(&path, "first").unwrap();
+        assert!(matches!(LockFile::acquire(&path, "second"), Err(LockError::Held { holder, .. }) if holder == "first"));
+        let inherited = lock.file.try_clone().unwrap();
+        drop(lock);
+        LockFile::acquire(&path, "third").unwrap();
+        drop(inherited);
     }
 }

@@ -225,7 +225,7 @@ fn mounted(line: &[u8]) -> Option<Mounted> {
 }
 
 /// Space, tab, newline and backslash are written as `\040` and so on.
-fn unescaped(word: &[u8]) -> PathBuf {
+pub(crate) fn unescaped(word: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(word.len());
     let mut rest = word;
     while let Some((first, after)) = rest.split_first() {

@@ -1,6 +1,7 @@
 //! Commands: what to run, and what came of it.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How much of a command's output is kept, in bytes. More on standard output is an error; of standard error the end
@@ -18,13 +19,14 @@ pub struct Command {
     pub(crate) input: Vec<u8>,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) timeout: Duration,
+    pub(crate) output: Option<PathBuf>,
 }
 
 impl Command {
     /// A program, looked for in `/usr/sbin:/usr/bin:/sbin:/bin`, that may run for a minute.
     pub fn new(program: impl Into<String>) -> Self {
         let argv = vec![program.into()];
-        Self { argv, input: Vec::new(), environment: Vec::new(), timeout: Duration::from_secs(60) }
+        Self { argv, input: Vec::new(), environment: Vec::new(), timeout: Duration::from_secs(60), output: None }
     }
 
     /// Adds an argument.
@@ -48,6 +50,13 @@ impl Command {
     /// Adds a variable to the environment.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// A file that takes standard output, of any size, in the place of what it held. It is there also when the command
+    /// did not end well; [`Output::stdout`] stays empty.
+    pub fn output_to(mut self, file: impl Into<PathBuf>) -> Self {
+        self.output = Some(file.into());
         self
     }
 

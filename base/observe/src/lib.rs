@@ -1,6 +1,8 @@
-//! What a running Cairn tells about itself: log lines ([`logging`]), numbers ([`metrics`]) and what neither of
-//! them may ever contain ([`redaction`]). It knows nothing of layers: they hand in names, labels and fields.
+//! What a running Cairn tells about itself: log lines ([`logging`]), numbers ([`metrics`]), what it is doing
+//! right now ([`tasks`]) and what none of them may ever contain ([`redaction`]). It knows nothing of layers: they hand in names, labels and fields.
 
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod redaction;
+pub mod tasks;

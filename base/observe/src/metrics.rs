@@ -111,12 +111,26 @@ impl Registry {
         self.inner.register_collector(Box::new(process::ProcessCollector));
     }
 
+    /// `go_goroutines`: tasks of the runtime in which this is called. The name is the one that metald's guide watches.
+    pub fn tasks(&mut self) {
+        let runtime = tokio::runtime::Handle::try_current().ok();
+        let alive = move || runtime.as_ref().map_or(0, |runtime| runtime.metrics().num_alive_tasks());
+        self.reading("go_goroutines", "Live tasks of this process", move || alive() as f64);
+    }
+
     /// `disk_free_bytes` and `disk_total_bytes` of these directories.
     pub fn disks(&mut self, disks: Vec<Disk>) {
         for (name, help) in [process::DISK_FREE, process::DISK_TOTAL] {
             self.describe(name, "gauge", &["path"], help);
         }
         self.inner.register_collector(Box::new(process::DiskCollector(disks)));
+    }
+
+    /// A gauge whose value is read at every scrape.
+    pub fn reading(&mut self, name: &str, help: &str, read: impl Fn() -> f64 + Send + Sync + 'static) {
+        self.describe(name, "gauge", &[], help);
+        let reading = process::Reading { name: name.to_owned(), help: help.to_owned(), read: Box::new(read) };
+        self.inner.register_collector(Box::new(reading));
     }
 
     /// Content type and text of a scrape: Prometheus text 0.0.4, or OpenMetrics when the `Accept` header asks for it.
@@ -205,7 +219,13 @@ impl<const N: usize, M: Clone, C: MetricConstructor<M>> Labelled<N, M, C> {
     }
 
     fn with(&self, values: [&str; N]) -> M {
-        self.family.get_or_create_owned(&Labels(std::array::from_fn(|at| (self.names[at], values[at].to_owned()))))
+        self.family.get_or_create_owned(&self.labels(values))
+    }
+}
+
+impl<const N: usize, M, C> Labelled<N, M, C> {
+    fn labels(&self, values: [&str; N]) -> Labels<N> {
+        Labels(std::array::from_fn(|at| (self.names[at], values[at].to_owned())))
     }
 }
 
@@ -228,6 +248,11 @@ impl<const N: usize> Gauges<N> {
     /// The gauge with these label values, in the order of the names.
     pub fn with(&self, values: [&str; N]) -> Gauge {
         self.0.with(values)
+    }
+
+    /// Takes a series away whose subject is gone, so that it is not shown for ever.
+    pub fn forget(&self, values: [&str; N]) {
+        self.0.family.remove(&self.0.labels(values));
     }
 }
 
@@ -264,6 +289,17 @@ mod tests {
         ] {
             assert!(text.lines().any(|seen| seen == line), "{line} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_series_can_go_and_a_reading_is_read_at_every_scrape() {
+        let mut registry = Registry::new();
+        let active = registry.gauges("active", "Active", ["who"], &[["a"], ["b"]]);
+        registry.reading("half", "Half", || 0.5);
+        active.forget(["a"]);
+        let (_, text) = registry.render(None);
+        assert!(text.contains("active{who=\"b\"} 0") && !text.contains("who=\"a\""), "{text}");
+        assert!(text.contains("# TYPE half gauge\nhalf 0.5\n"), "{text}");
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub enum SettingsError {
     /// The settings file has a key that no table knows.
     #[error("{}:{line}: there is no setting {name:?}", path.display())]
     UnknownKey { path: PathBuf, line: usize, name: String, similar: Option<&'static str> },
+    /// A variable of the environment that looks like ours and that no table knows.
+    #[error("there is no variable {name}")]
+    UnknownVariable { name: String, similar: Option<&'static str> },
     /// A value of the settings file is a table or a list.
     #[error("{}:{line}: {name} needs a plain value, not a table or a list", path.display())]
     NotPlain { path: PathBuf, line: usize, name: &'static str },
@@ -53,6 +56,10 @@ impl SettingsError {
             Self::UnknownKey { similar, .. } | Self::UnknownFlag { similar, .. } => Some(match similar {
                 Some(similar) => format!("did you mean {similar:?}?"),
                 None => "`cairn config show` lists every setting".to_owned(),
+            }),
+            Self::UnknownVariable { similar, .. } => Some(match similar {
+                Some(similar) => format!("did you mean {similar}?"),
+                None => "remove it; `cairn config show` lists every setting".to_owned(),
             }),
             Self::NotPlain { .. } => Some("keys are flat: NAME = VALUE, without [sections]".to_owned()),
             Self::Differ { second, .. } => Some(format!("remove {second}")),

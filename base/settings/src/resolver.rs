@@ -31,6 +31,44 @@ impl Resolver {
         Self { entries }
     }
 
+    /// Takes another default for a setting, where the program is called by the name of a manual that has its own.
+    ///
+    /// # Panics
+    /// When no table knows the name: a mistake in the program, seen at the first start.
+    #[must_use]
+    pub fn preset(mut self, name: &str, value: &str) -> Self {
+        let Some(entry) = self.entry(name) else { panic!("no table has a setting {name:?}") };
+        entry.origin = Origin::BuiltIn;
+        entry.value = Some(value.to_owned());
+        self
+    }
+
+    /// Looks whether every variable that begins with `prefix` is in a table: who misspells one means something else than
+    /// the default.
+    ///
+    /// # Errors
+    /// One is not.
+    pub fn known_variables(self, prefix: &str, environment: &BTreeMap<String, String>) -> Result<Self, SettingsError> {
+        let known: Vec<&'static str> = self.entries.iter().flat_map(|entry| entry.key.env).copied().collect();
+        for name in environment.keys().filter(|name| name.starts_with(prefix)) {
+            let secret_file = name
+                .strip_suffix("_FILE")
+                .is_some_and(|stem| self.entries.iter().any(|entry| entry.key.secret && entry.key.env.contains(&stem)));
+            if !secret_file && !known.contains(&name.as_str()) {
+                // Only what differs counts, or every name would be like every other.
+                let rest = |name: &str| name.strip_prefix(prefix).unwrap_or(name).to_owned();
+                let similar = known
+                    .iter()
+                    .map(|other| (strsim::normalized_damerau_levenshtein(&rest(name), &rest(other)), *other))
+                    .filter(|(likeness, _)| *likeness >= 0.6)
+                    .max_by(|a, b| a.0.total_cmp(&b.0))
+                    .map(|(_, other)| other);
+                return Err(SettingsError::UnknownVariable { name: name.clone(), similar });
+            }
+        }
+        Ok(self)
+    }
+
     /// Takes the values of a TOML file with flat keys.
     ///
     /// # Errors
@@ -253,6 +291,26 @@ mod tests {
             "SIGNED_URL_SECRET and MEDIA_SIGNING_SECRET are two names of one setting and differ"
         );
         assert!(!format!("{error:?}").contains("hush"));
+    }
+
+    #[test]
+    fn an_unknown_variable_with_a_known_prefix_is_refused() {
+        let known = |name| resolver().known_variables("MEDIA_", &environment(&[(name, "x"), ("MEDI", "x")]));
+        assert!(known("MEDIA_URL").is_ok() && known("MEDIA_SIGNING_SECRET_FILE").is_ok());
+        let error = known("MEDIA_SIGNIN_SECRET").unwrap_err();
+        assert_eq!(error.to_string(), "there is no variable MEDIA_SIGNIN_SECRET");
+        assert_eq!(error.hint().unwrap(), "did you mean MEDIA_SIGNING_SECRET?");
+        assert!(known("MEDIA_URL_FILE").is_err(), "only secrets come from a file");
+        let error = known("MEDIA_COMPLETELY_OTHER").unwrap_err();
+        assert_eq!(error.hint().unwrap(), "remove it; `cairn config show` lists every setting");
+    }
+
+    #[test]
+    fn a_manuals_default_is_below_every_other_layer() {
+        let preset = || resolver().preset("listen", ":9");
+        assert_eq!(preset().resolve().get("listen"), Some(":9"));
+        let set = preset().environment(&environment(&[("CONTROLLER_HTTP_ADDR", ":1")])).unwrap().resolve();
+        assert_eq!(set.get("listen"), Some(":1"));
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl DataDirError {
 #[derive(Debug)]
 pub struct DataDirLock {
     directory: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl DataDirLock {
@@ -72,12 +72,20 @@ impl DataDirLock {
         file.set_len(0).map_err(failed)?;
         file.rewind().map_err(failed)?;
         writeln!(file, "process {}, listening on {listen}", std::process::id()).map_err(failed)?;
-        Ok(Self { directory: directory.to_owned(), _file: file })
+        Ok(Self { directory: directory.to_owned(), file })
     }
 
     /// The directory.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+}
+
+impl Drop for DataDirLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that was just forked has the descriptor too until it executes its program, and the
+        // lock would last as long. When this fails, closing ends the lock as far as it can.
+        let _ = self.file.unlock();
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cairn_core::ErrorKind;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, Sqlite};
+use sqlx::{Connection as _, Row, Sqlite};
 
 use crate::migration::{Migration, MigrationError, migrate};
 
@@ -89,6 +89,11 @@ impl Store {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .idle_timeout(None)
             .max_lifetime(None)
+            // A full disk can keep even a rollback from ending; such a connection would begin nothing any more.
+            .before_acquire(|connection, _| {
+                let is_free = !connection.is_in_transaction();
+                Box::pin(async move { Ok(is_free) })
+            })
             .connect_with(writing)
             .await
             .map_err(failed)?;
@@ -129,13 +134,16 @@ impl Store {
 
     /// A small real write, for `/readyz`: it fails on a full disk, a read-only file system or a writer that hangs.
     pub async fn probe(&self) -> Result<(), StoreError> {
+        let failed = |source| StoreError::Probe { source };
+        // In a transaction, as all work that matters is.
+        let mut transaction = self.begin().await?;
         sqlx::query(
             "INSERT INTO store_probe (id, probes) VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET probes = store_probe.probes + 1",
         )
-        .execute(&self.writer)
+        .execute(&mut *transaction)
         .await
-        .map_err(|source| StoreError::Probe { source })?;
-        Ok(())
+        .map_err(failed)?;
+        transaction.commit().await.map_err(failed)
     }
 
     /// Reads the whole file and looks for damage and for rows whose parent is missing. It takes time in proportion to

@@ -6,9 +6,11 @@ mod data_dir;
 mod database;
 mod instance_key;
 mod migration;
+mod replaced;
 
 pub use data_dir::{DataDirError, DataDirLock};
 pub use database::{Store, StoreError, WriteTransaction};
 pub use instance_key::{InstanceKey, InstanceKeyError, SealError};
 pub use migration::{Migration, MigrationError};
+pub use replaced::set_stale_log_aside;
 pub use sqlx;

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use serde_path_to_error::{Path, Segment};
 
-use crate::{Detail, Problem, codes};
+use crate::{Detail, Problem, codes, suggestion};
 
 /// Largest body that a route takes, in bytes. Without it 2 MiB; a route that streams its body has no limit here.
 pub fn body_limit(bytes: usize) -> DefaultBodyLimit {
@@ -41,6 +41,13 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         let body = Bytes::from_request(request, state).await.map_err(|rejection| unread_body(&rejection))?;
         parse(&body).map(Self)
     }
+}
+
+/// A value of another shape from JSON that was already read, for bodies whose shape depends on what they hold. `at` is where
+/// it stood in the body, as a JSON pointer. The same 400 `invalid_request` as from [`Json`].
+pub fn shape<T: DeserializeOwned>(value: serde_json::Value, at: &str) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(value)
+        .map_err(|error| unparsed(error.inner(), &format!("{at}{}", pointer(error.path()))))
 }
 
 impl<T: Serialize> IntoResponse for Json<T> {
@@ -87,8 +94,17 @@ fn unparsed(error: &serde_json::Error, path: &str) -> Problem {
         _ => "invalid",
     };
     let place = if path.is_empty() { String::new() } else { format!(" at {path}") };
-    Problem::new(ErrorKind::Invalid, codes::INVALID_REQUEST, format!("the request is wrong{place}: {message}"))
-        .detail_list(vec![Detail::at(path, code, message)])
+    let problem =
+        Problem::new(ErrorKind::Invalid, codes::INVALID_REQUEST, format!("the request is wrong{place}: {message}"))
+            .detail_list(vec![Detail::at(path, code, message)]);
+    suggest(problem, message)
+}
+
+fn suggest(problem: Problem, message: &str) -> Problem {
+    match suggestion::in_message(message) {
+        Some(meant) => problem.hint(format!("did you mean `{meant}`?")),
+        None => problem,
+    }
 }
 
 fn pointer(path: &Path) -> String {
@@ -112,11 +128,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         axum::extract::Query::try_from_uri(&parts.uri).map(|axum::extract::Query(value)| Self(value)).map_err(
             |rejection| {
-                Problem::new(
-                    ErrorKind::Invalid,
-                    codes::INVALID_REQUEST,
-                    format!("the query is wrong: {}", rejection.body_text()),
-                )
+                let text = rejection.body_text();
+                let detail = format!("the query is wrong: {text}");
+                suggest(Problem::new(ErrorKind::Invalid, codes::INVALID_REQUEST, detail), &text)
             },
         )
     }
@@ -149,6 +163,17 @@ mod tests {
             assert_eq!(problem.code, codes::INVALID_REQUEST, "{body}");
             assert_eq!((problem.details[0].path.as_str(), problem.details[0].code.as_str()), (path, code), "{body}");
         }
+    }
+
+    #[test]
+    fn what_was_probably_meant_is_said() {
+        let problem = parse::<Layout>(b"{\"sizs\": []}").unwrap_err();
+        assert_eq!(problem.hint.as_deref(), Some("did you mean `sizes`?"));
+        let problem = shape::<Layout>(serde_json::json!({"sizs": []}), "/layout").unwrap_err();
+        assert_eq!(problem.hint.as_deref(), Some("did you mean `sizes`?"));
+        let problem = shape::<Layout>(serde_json::json!({"sizes": ["x"]}), "/layout").unwrap_err();
+        assert_eq!(problem.details[0].path, "/layout/sizes/0");
+        assert_eq!(parse::<Layout>(b"{\"colour\": 1}").unwrap_err().hint, None);
     }
 
     #[test]

@@ -60,7 +60,8 @@ async fn around(State(options): State<Arc<FrameOptions>>, mut request: Request, 
     request.extensions_mut().insert(client);
 
     let span = tracing::info_span!("request", request_id, client = %client.0);
-    let handled = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
+    let run = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
+    let handled = observe::tasks::named(format!("request {request_id}: {method} {route}"), run).await;
     // The panic hook has logged the panic with the spans it happened in.
     let mut response = handled.unwrap_or_else(|_| {
         Problem::new(ErrorKind::Failed, codes::SERVER_ERROR, "the server could not do this")
@@ -82,7 +83,7 @@ async fn around(State(options): State<Arc<FrameOptions>>, mut request: Request, 
 fn log(method: &Method, route: &str, code: u16, duration_ms: u64) {
     match (code, route) {
         (500.., _) => tracing::warn!(%method, route, code, duration_ms, "request answered"),
-        (_, "/healthz" | "/readyz" | "/metrics") => {
+        (_, "/healthz" | "/readyz" | "/health" | "/metrics") => {
             tracing::debug!(%method, route, code, duration_ms, "request answered")
         }
         _ => tracing::info!(%method, route, code, duration_ms, "request answered"),

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
@@ -225,6 +226,7 @@ impl fmt::Display for Problem {
 
 impl Error for Problem {}
 
+/// The problem itself, as an `Arc`, is an extension of the response.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.status_code(), axum::Json(&self)).into_response();
@@ -237,6 +239,8 @@ impl IntoResponse for Problem {
         if let Some(challenge) = self.headers.challenge.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
+        // For layers around the handler, which write records or speak another form of errors.
+        response.extensions_mut().insert(Arc::new(self));
         response
     }
 }

@@ -5,6 +5,7 @@
 //! can hold connections for nothing.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -21,11 +22,19 @@ use tower::ServiceExt;
 
 use crate::Tls;
 use crate::client_address::PeerAddress;
+use crate::sending::{Connection, Queue};
 
 /// Pause after a failed accept: it fails when there are no descriptors left, and at once again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection may be silent before the kernel asks whether the peer is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// How long, in milliseconds, a peer may take none of the bytes that wait for it. A BMC reads its image only as fast as
+/// the machine boots, so this is long; without it, whoever asks for a blob and reads nothing holds file and connection
+/// for ever.
+const STALLED: u32 = 3_600_000;
+/// Most of a request that is read in one go, of a head that is taken, and of an answer that waits to be written, in bytes.
+/// Larger buffers cost more than they spare: each would be fresh memory, which the kernel clears page by page.
+const BUFFER: usize = 64 << 10;
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -91,8 +100,11 @@ async fn connection(stream: TcpStream, peer: SocketAddr, app: Router, options: S
     let _ = stream.set_nodelay(true);
     let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
     let _ = rustix::net::sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE);
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, STALLED);
     let Some(tls) = &options.tls else {
-        return requests(stream, peer, app, options.header_read_timeout, watcher).await;
+        let queue = Arc::new(Queue::default());
+        let stream = Connection::new(stream, Arc::clone(&queue));
+        return requests(stream, peer, Some(queue), app, options.header_read_timeout, watcher).await;
     };
     let handshake = tokio::time::timeout(options.header_read_timeout, tls.acceptor().accept(stream));
     let stream = tokio::select! {
@@ -100,7 +112,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, app: Router, options: S
         stream = handshake => stream,
     };
     match stream {
-        Ok(Ok(stream)) => requests(stream, peer, app, options.header_read_timeout, watcher).await,
+        Ok(Ok(stream)) => requests(stream, peer, None, app, options.header_read_timeout, watcher).await,
         Ok(Err(error)) => {
             tracing::debug!(client = %peer.ip(), error = &error as &dyn std::error::Error, "TLS handshake failed");
         }
@@ -108,17 +120,28 @@ async fn connection(stream: TcpStream, peer: SocketAddr, app: Router, options: S
     }
 }
 
-async fn requests<IO>(io: IO, peer: SocketAddr, app: Router, header_read_timeout: Duration, watcher: Watcher)
-where
+/// Serves the requests of one connection. With a queue it is one that sends files.
+async fn requests<IO>(
+    io: IO,
+    peer: SocketAddr,
+    queue: Option<Arc<Queue>>,
+    app: Router,
+    header_read_timeout: Duration,
+    watcher: Watcher,
+) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = app.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(PeerAddress(peer));
+        if let Some(queue) = &queue {
+            request.extensions_mut().insert(Arc::clone(queue));
+        }
         request
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_read_timeout)
+        .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(client = %peer.ip(), error = &error as &dyn std::error::Error, "connection ended");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cairn_core::Clock;
+use jiff::Timestamp;
 use oci_registry::server::Registry;
 use secrecy::SecretString;
 use store::InstanceKey;
@@ -42,6 +43,7 @@ pub struct Metal {
     pub(crate) signing: Secrets,
     pub(crate) wake: Wake,
     pub(crate) worker_id: String,
+    pub(crate) started_at: Timestamp,
 }
 
 impl Metal {
@@ -67,6 +69,7 @@ impl Metal {
             webhook: Secrets::new(webhook, settings.webhook_secret_old.clone()),
             webhook_secret_is_shared: shared,
             signing: Secrets::new(signing, settings.signed_url_secret_old.clone()),
+            started_at: clock.now(),
             store: MetalStore::new(store),
             settings,
             metrics,
@@ -93,11 +96,11 @@ impl Metal {
 /// The instance key of a data directory. A database that holds passwords gets no new key, and none but its own: with
 /// another, jobs under way would fail one by one.
 pub async fn instance_key(directory: &Path, store: &store::Store) -> Result<InstanceKey, KeyError> {
-    let Some((serial, sealed)) = MetalStore::new(store.clone()).any_sealed_password().await? else {
+    let Some((purpose, sealed)) = MetalStore::new(store.clone()).any_sealed_password().await? else {
         return Ok(InstanceKey::load_or_create(directory)?);
     };
     let key = InstanceKey::load(directory)?;
-    match key.open(&serial.password_purpose(), &sealed) {
+    match key.open(&purpose, &sealed) {
         Ok(_) => Ok(key),
         Err(source) => Err(KeyError::Other(source)),
     }

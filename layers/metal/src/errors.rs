@@ -6,12 +6,16 @@ pub const VALIDATION: &str = "validation_error";
 pub const ACTIVE_JOB: &str = "active_job";
 /// The same Idempotency-Key came with another recipe.
 pub const IDEMPOTENCY_CONFLICT: &str = "idempotency_conflict";
+/// Another server's record names the same BMC and system.
+pub const BMC_IN_USE: &str = "bmc_in_use";
 /// The recipe's target is not installed by this version.
 pub const TARGET_NOT_SUPPORTED: &str = "target_not_supported";
 /// The registry has no such artifact.
 pub const ARTIFACT_MISSING: &str = "artifact_missing";
 /// The registry that the recipe names does not answer.
 pub const REGISTRY_UNREACHABLE: &str = "registry_unreachable";
+/// The registry that the recipe names does not let this controller pull.
+pub const REGISTRY_LOGIN: &str = "registry_login";
 /// No maintenance image has been built.
 pub const MAINTENANCE_IMAGE_MISSING: &str = "maintenance_image_missing";
 /// The job is in a state that does not allow this.
@@ -58,8 +62,6 @@ pub const STEP_FAILED: &str = "step_failed";
 pub const IMAGE_PACKAGE_GONE: &str = "image_package_gone";
 /// The maintenance image could not be built.
 pub const IMAGE_BUILD: &str = "image_build";
-/// The controller does not answer.
-pub const CONTROLLER_UNREACHABLE: &str = "controller_unreachable";
 /// The registry refused a push.
 pub const REGISTRY_REFUSED: &str = "registry_refused";
 /// The job succeeded and the installed system has not reported.
@@ -70,9 +72,11 @@ pub const ALL: &[&str] = &[
     VALIDATION,
     ACTIVE_JOB,
     IDEMPOTENCY_CONFLICT,
+    BMC_IN_USE,
     TARGET_NOT_SUPPORTED,
     ARTIFACT_MISSING,
     REGISTRY_UNREACHABLE,
+    REGISTRY_LOGIN,
     MAINTENANCE_IMAGE_MISSING,
     WRONG_STATE,
     WEBHOOK_OTHER_JOB,
@@ -96,7 +100,6 @@ pub const ALL: &[&str] = &[
     STEP_FAILED,
     IMAGE_PACKAGE_GONE,
     IMAGE_BUILD,
-    CONTROLLER_UNREACHABLE,
     REGISTRY_REFUSED,
     FIRST_BOOT_MISSING,
 ];

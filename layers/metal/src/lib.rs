@@ -14,6 +14,8 @@ mod media;
 pub mod metrics;
 pub mod model;
 pub mod plan;
+mod pull;
+mod pull_registry;
 mod run;
 pub mod settings;
 pub mod store;

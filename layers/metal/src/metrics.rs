@@ -70,25 +70,6 @@ pub struct Metrics {
     pub login_failures: Counter,
     /// `first_boot_total{result}`.
     pub first_boots: Counters<1>,
-    /// The registry's part.
-    pub registry: RegistryMetrics,
-}
-
-/// `registry_*`.
-#[derive(Clone)]
-pub struct RegistryMetrics {
-    /// `registry_upload_bytes_total`.
-    pub upload_bytes: Counter,
-    /// `registry_download_bytes_total`.
-    pub download_bytes: Counter,
-    /// `registry_inflight_uploads`.
-    pub inflight_uploads: Gauge,
-    /// `registry_blob_count`.
-    pub blobs: Gauge,
-    /// `registry_storage_bytes`.
-    pub bytes: Gauge,
-    /// `registry_request_duration_seconds{route,code}`.
-    pub duration: Histograms<2>,
 }
 
 impl Metrics {
@@ -205,20 +186,6 @@ impl Metrics {
                 ["result"],
                 &[["reported"], ["overdue"], ["unsupported"]],
             ),
-            registry: RegistryMetrics {
-                upload_bytes: registry.counter("registry_upload_bytes_total", "Bytes pushed"),
-                download_bytes: registry.counter("registry_download_bytes_total", "Bytes pulled"),
-                inflight_uploads: registry.gauge("registry_inflight_uploads", "Uploads under way"),
-                blobs: registry.gauge("registry_blob_count", "Blobs stored"),
-                bytes: registry.gauge("registry_storage_bytes", "Bytes stored"),
-                duration: registry.histograms(
-                    "registry_request_duration_seconds",
-                    "Requests to the registry",
-                    ["route", "code"],
-                    BMC_BOUNDS,
-                    &[["ping", "200"], ["blob", "200"], ["uploads", "201"], ["manifest", "200"], ["tags", "200"]],
-                ),
-            },
         }
     }
 

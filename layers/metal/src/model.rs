@@ -134,6 +134,16 @@ impl BmcSpec {
         }
         Ok(url)
     }
+
+    /// Whether both may mean the same machine: one BMC, and not two different systems of it.
+    pub(crate) fn may_be_same(&self, other: &Self) -> bool {
+        let same_bmc = Self::url_of(&self.address).ok() == Self::url_of(&other.address).ok();
+        let same_system = match (&self.system, &other.system) {
+            (Some(own), Some(other)) => own == other,
+            _ => true,
+        };
+        same_bmc && same_system
+    }
 }
 
 /// What an operator says about a server. The BMC's password is kept apart, encrypted.

@@ -29,3 +29,18 @@ fn addresses_of_bmcs() {
         assert!(BmcSpec::url_of(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn two_records_of_one_machine_are_known() {
+    let bmc = |address: &str, system: Option<&str>| BmcSpec {
+        address: address.to_owned(),
+        username: "root".to_owned(),
+        tls: BmcTls::System,
+        system: system.map(str::to_owned),
+    };
+    let own = bmc("https://192.0.2.7", Some("1"));
+    assert!(own.may_be_same(&bmc("192.0.2.7:443", Some("1"))));
+    assert!(own.may_be_same(&bmc("192.0.2.7", None)));
+    assert!(!own.may_be_same(&bmc("192.0.2.7", Some("2"))));
+    assert!(!own.may_be_same(&bmc("192.0.2.8", Some("1"))));
+}

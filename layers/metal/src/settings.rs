@@ -13,8 +13,6 @@ use crate::plan::Limits;
 pub const KEYS: &[Key] = &[
     Key::new("task_iso_dir", &["TASK_ISO_DIR"], None, "Task ISOs (default: tasks in the data directory)"),
     Key::new("static_dir", &["STATIC_DIR"], None, "Files under /static (default: static in the data directory)"),
-    Key::new("registry_storage", &["REGISTRY_STORAGE"], None, "Registry (default: oci in the data directory)"),
-    Key::new("enable_registry", &["ENABLE_REGISTRY"], Some("true"), "Serve the registry under /v2/"),
     Key::new("media_url", &["MEDIA_URL"], None, "Where BMCs fetch media (default: from the listener)"),
     Key::new("callback_url", &["CALLBACK_URL"], None, "Webhook and registry as the maintenance OS reaches them"),
     Key::new(
@@ -67,10 +65,6 @@ pub struct MetalSettings {
     pub task_iso_dir: PathBuf,
     /// Files under /static.
     pub static_dir: PathBuf,
-    /// Registry.
-    pub registry_storage: PathBuf,
-    /// Serve the registry.
-    pub enable_registry: bool,
     /// Where BMCs fetch media; from the listener when absent.
     pub media_url: Option<Url>,
     /// What the maintenance OS calls; from the listener when absent.
@@ -130,8 +124,6 @@ impl MetalSettings {
         Ok(Self {
             task_iso_dir: directory("task_iso_dir", "tasks"),
             static_dir: directory("static_dir", "static"),
-            registry_storage: directory("registry_storage", "oci"),
-            enable_registry: resolved.boolean("enable_registry")?,
             media_url: address("media_url")?,
             callback_url: address("callback_url")?,
             maintenance_iso_url: resolved.parse_optional("maintenance_iso_url")?,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Digest;
 
@@ -34,10 +34,10 @@ pub struct Descriptor {
     /// Size of the content in bytes.
     pub size: u64,
     /// Where else the content may be fetched; a registry need not hold such content.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
     /// Free annotations.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// Type of the artifact, where the content is a manifest of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,12 +72,13 @@ pub struct Manifest {
     /// Configuration.
     pub config: Descriptor,
     /// Layers, the lowest first.
+    #[serde(deserialize_with = "null_is_empty")]
     pub layers: Vec<Descriptor>,
     /// The manifest that this one is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
     /// Free annotations.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -90,12 +91,25 @@ pub struct Index {
     /// Media type of this index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
+    /// Type of the artifact, where the index is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
     /// The manifests that the index lists.
+    #[serde(deserialize_with = "null_is_empty")]
     pub manifests: Vec<Descriptor>,
     /// The manifest that this one is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
     /// Free annotations.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// Many clients write `null` for a list or map without entries.
+fn null_is_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

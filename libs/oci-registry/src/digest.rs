@@ -10,7 +10,7 @@ use sha2::Digest as _;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDigest {
     /// Not of the form `algorithm:hex`, or the wrong number of lower-case hex digits.
-    #[error("{0:?} is not a digest: sha256: and 64 lower-case hex digits were expected")]
+    #[error("{0:?} is not a digest: sha256: and 64 lower-case hex digits, or sha512: and 128, were expected")]
     Form(String),
     /// Well formed, but no algorithm that can be computed here.
     #[error("digest algorithm {0:?} is not supported")]
@@ -23,22 +23,26 @@ pub enum InvalidDigest {
 pub enum Algorithm {
     /// SHA-256, 64 hex digits.
     Sha256,
+    /// SHA-512, 128 hex digits.
+    Sha512,
 }
 
 impl Algorithm {
     /// Every algorithm, for code that sets up one directory for each.
-    pub const ALL: [Self; 1] = [Self::Sha256];
+    pub const ALL: [Self; 2] = [Self::Sha256, Self::Sha512];
 
     /// Name as it stands before the colon.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
         }
     }
 
     fn hex_digits(self) -> usize {
         match self {
             Self::Sha256 => 64,
+            Self::Sha512 => 128,
         }
     }
 
@@ -46,7 +50,17 @@ impl Algorithm {
     pub fn hasher(self) -> Hasher {
         match self {
             Self::Sha256 => Hasher::Sha256(sha2::Sha256::new()),
+            Self::Sha512 => Hasher::Sha512(sha2::Sha512::new()),
         }
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = InvalidDigest;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.into_iter().find(|algorithm| algorithm.name() == name);
+        known.ok_or_else(|| InvalidDigest::Algorithm(name.to_owned()))
     }
 }
 
@@ -98,10 +112,7 @@ impl FromStr for Digest {
         if !name_is_well_formed || hex.is_empty() {
             return Err(form());
         }
-        let algorithm = Algorithm::ALL
-            .into_iter()
-            .find(|algorithm| algorithm.name() == name)
-            .ok_or_else(|| InvalidDigest::Algorithm(name.to_owned()))?;
+        let algorithm: Algorithm = name.parse()?;
         let digits = hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if hex.len() != algorithm.hex_digits() || !digits {
             return Err(form());
@@ -127,6 +138,8 @@ impl<'de> Deserialize<'de> for Digest {
 pub enum Hasher {
     /// SHA-256.
     Sha256(sha2::Sha256),
+    /// SHA-512.
+    Sha512(sha2::Sha512),
 }
 
 impl fmt::Debug for Hasher {
@@ -136,18 +149,30 @@ impl fmt::Debug for Hasher {
 }
 
 impl Hasher {
+    /// The hash function.
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Sha256(_) => Algorithm::Sha256,
+            Self::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
     /// Takes the next bytes in.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha512(hasher) => hasher.update(bytes),
         }
     }
 
     /// The digest of everything taken in.
     pub fn finish(self) -> Digest {
-        match self {
-            Self::Sha256(hasher) => Digest { algorithm: Algorithm::Sha256, hex: hex(&hasher.finalize()) },
-        }
+        let algorithm = self.algorithm();
+        let hex = match self {
+            Self::Sha256(hasher) => hex(&hasher.finalize()),
+            Self::Sha512(hasher) => hex(&hasher.finalize()),
+        };
+        Digest { algorithm, hex }
     }
 }
 
@@ -165,6 +190,12 @@ mod tests {
         let digest = Digest::sha256_of(b"{}");
         assert_eq!(digest.to_string(), "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
         assert_eq!(digest.to_string().parse(), Ok(digest));
+        let digest = Digest::of(Algorithm::Sha512, b"{}");
+        assert!(
+            digest.hex().starts_with("27c74670adb75075fad058d5ceaf7b20c4e7786c83bae8a32f626f9782af34c9"),
+            "{digest}"
+        );
+        assert_eq!(digest.to_string().parse(), Ok(digest));
     }
 
     #[test]
@@ -172,7 +203,8 @@ mod tests {
         let upper = format!("sha256:{}", "A".repeat(64));
         let short = format!("sha256:{}", "a".repeat(63));
         let path = format!("sha256:../{}", "a".repeat(61));
-        for text in ["", "sha256", "sha256:", ":abc", "SHA256:00", &upper, &short, &path] {
+        let other = format!("sha512:{}", "a".repeat(64));
+        for text in ["", "sha256", "sha256:", ":abc", "SHA256:00", &upper, &short, &path, &other] {
             assert_eq!(text.parse::<Digest>(), Err(InvalidDigest::Form(text.to_owned())), "{text}");
         }
         let other = format!("md5:{}", "a".repeat(32));

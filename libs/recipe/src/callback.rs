@@ -42,6 +42,9 @@ pub struct Artifact {
     /// Pull-only credentials, sent as HTTP Basic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<PullCredentials>,
+    /// Certificate authorities of a registry with its own, in PEM; those of the system are not asked then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<String>,
 }
 
 /// Credentials that may pull and nothing else.
@@ -50,7 +53,7 @@ pub struct Artifact {
 pub struct PullCredentials {
     /// User name.
     pub username: String,
-    /// Token; derived from the job and its attempt.
+    /// Token derived from the job and its attempt; for a registry elsewhere what its record says.
     pub password: String,
 }
 

@@ -3,6 +3,9 @@
 // A failed unwrap is a failed test, also in what the tests share.
 #![allow(clippy::unwrap_used)]
 
+mod network;
+mod processes;
+
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -44,6 +47,18 @@ fn a_command_and_its_children_are_killed_when_their_time_is_over() {
     let command = shell("echo begun >&2; sleep 600 & sleep 600").timeout(Duration::from_millis(300));
     let error = Linux.run(&command).unwrap_err();
     assert!(matches!(&error, ProcessError::Timeout { stderr, .. } if stderr == "begun"), "{error}");
+}
+
+#[test]
+fn output_that_goes_to_a_file_is_there_whatever_becomes_of_the_command() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("output");
+    std::fs::write(&file, "from earlier, and longer").unwrap();
+    let command = shell("echo early; sleep 600").output_to(&file).timeout(Duration::from_millis(300));
+    assert!(matches!(Linux.run(&command), Err(ProcessError::Timeout { .. })));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "early\n");
+    let output = Linux.run(&shell("echo late").output_to(&file)).unwrap();
+    assert_eq!((output.text().as_str(), std::fs::read_to_string(&file).unwrap().as_str()), ("", "late\n"));
 }
 
 #[test]

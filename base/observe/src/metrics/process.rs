@@ -1,5 +1,6 @@
 //! What the kernel says about this process and its disks, read at every scrape.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -93,6 +94,26 @@ impl ProcessUsage {
             resident_bytes: field(24)? * rustix::param::page_size() as f64,
             open_files: open_files as f64,
         })
+    }
+}
+
+/// One gauge that a closure reads.
+pub(super) struct Reading {
+    pub(super) name: String,
+    pub(super) help: String,
+    pub(super) read: Box<dyn Fn() -> f64 + Send + Sync>,
+}
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Reading").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Collector for Reading {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let metric = ConstGauge::new((self.read)());
+        metric.encode(encoder.encode_descriptor(&self.name, &self.help, None, metric.metric_type())?)
     }
 }
 

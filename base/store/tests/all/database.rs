@@ -220,3 +220,15 @@ async fn a_file_that_is_no_database_is_named() {
     let error = Store::open(&directory.path().join("no/such/cairn.db"), &[]).await.unwrap_err();
     assert!(error.to_string().starts_with("cannot create the database "), "{error}");
 }
+
+#[tokio::test]
+async fn a_connection_whose_rollback_failed_is_not_used_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("test.db"), &[]).await.unwrap();
+    let mut transaction = store.begin().await.unwrap();
+    // Behind the back of whoever counts transactions, as SQLite itself does when the disk is full.
+    sqlx::query("ROLLBACK").execute(&mut *transaction).await.unwrap();
+    drop(transaction);
+    store.begin().await.unwrap().commit().await.unwrap();
+    store.probe().await.unwrap();
+}

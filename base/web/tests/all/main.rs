@@ -4,6 +4,7 @@
 mod frame;
 mod guarded;
 mod health;
+mod sending;
 mod server;
 mod tls;
 mod wire;

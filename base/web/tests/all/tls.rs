@@ -15,7 +15,7 @@ use web::{FrameOptions, HttpMetrics, Tls, TlsFiles, TrustedProxies};
 
 use crate::wire::{Served, exchange, serve};
 
-fn write_pair(directory: &Path) -> TlsFiles {
+pub(crate) fn write_pair(directory: &Path) -> TlsFiles {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["controller.test".to_owned()]).unwrap();
     let files = TlsFiles { certificate: directory.join("cert.pem"), key: directory.join("key.pem") };
     fs::write(&files.certificate, cert.pem()).unwrap();
@@ -31,7 +31,7 @@ async fn started(tls: &Tls) -> Served {
 }
 
 /// A connection that trusts exactly the certificate in the file.
-async fn connect(
+pub(crate) async fn connect(
     served: &Served,
     trusted: &Path,
     version: &'static SupportedProtocolVersion,

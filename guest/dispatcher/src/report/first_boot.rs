@@ -9,7 +9,7 @@ use url::Url;
 
 use super::post::{Patience, Taken, deliver};
 use crate::failure::{Failure, code};
-use crate::http;
+use crate::http::{self, Trust};
 
 /// The program in the installed system.
 pub const PROGRAM: &str = "/usr/lib/cairn/first-boot";
@@ -52,7 +52,8 @@ pub fn run(config_path: &Path, root: &Path, patience: Patience) -> Result<(), Fa
         let place = format!("line {}, column {}", error.line(), error.column());
         Failure::new(code::STATE_UNWRITABLE, format!("{} is damaged at {place}", config_path.display()))
     })?;
-    let client = http::client(Some(TIME), TIME, config.authorities.as_deref())?;
+    let trust = config.authorities.as_deref().map_or(Trust::System, Trust::And);
+    let client = http::client(Some(TIME), TIME, trust)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::of(code::STATE_UNWRITABLE))?;
     match runtime.block_on(deliver(&client, &config.url, &config.token, b"{}", patience)) {

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::post::SECRET_HEADER;
 use crate::failure::Failure;
-use crate::http;
+use crate::http::{self, Trust};
 
 /// Time for one report.
 const TIME: Duration = Duration::from_secs(3);
@@ -61,7 +61,7 @@ impl Progress {
 }
 
 fn send_all(receiver: &Receiver<Body>, url: &Url, token: &str) -> Result<(), Failure> {
-    let client = http::client(Some(TIME), TIME, None)?;
+    let client = http::client(Some(TIME), TIME, Trust::System)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::of("runtime"))?;
     while let Ok(body) = receiver.recv() {

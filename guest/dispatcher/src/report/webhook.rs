@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::post::{Patience, Taken, deliver};
 use crate::arguments::Ending;
 use crate::failure::{FailedUnit, Failure, code};
-use crate::http;
+use crate::http::{self, Trust};
 use crate::workspace::{Paths, Workspace};
 
 /// File of the workspace that says whether the new system can report its first boot.
@@ -63,7 +63,7 @@ pub fn run(
     };
     let report = Report { job_id: Some(callback.job_id), ..report(&workspace, failed, clock)? };
     let body = serde_json::to_vec(&report).map_err(Failure::of(code::STATE_UNWRITABLE))?;
-    let client = http::client(Some(TIME), TIME, None)?;
+    let client = http::client(Some(TIME), TIME, Trust::System)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::of(code::STATE_UNWRITABLE))?;
     match runtime.block_on(deliver(&client, &callback.webhook_url, &callback.webhook_token, &body, patience)) {

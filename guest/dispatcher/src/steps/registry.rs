@@ -12,7 +12,7 @@ use secrecy::SecretString;
 
 use super::image::{ImageSource, Layer, SourceError};
 use crate::failure::{Failure, code};
-use crate::http;
+use crate::http::{self, Trust};
 use cairn_core::chain;
 
 /// Longest silence of the registry; then the transfer is taken up again.
@@ -29,7 +29,8 @@ pub struct Registry {
 impl Registry {
     /// A client for this artifact. Nothing is asked yet.
     pub fn new(artifact: &Artifact) -> Result<Self, Failure> {
-        let http = http::client(None, SILENCE, None)?;
+        let trust = artifact.ca_pem.as_deref().map_or(Trust::System, Trust::Only);
+        let http = http::client(None, SILENCE, trust)?;
         let credentials = artifact.credentials.as_ref().map(|credentials| Credentials {
             username: credentials.username.clone(),
             password: SecretString::from(credentials.password.as_str()),

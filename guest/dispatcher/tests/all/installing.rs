@@ -90,7 +90,13 @@ fn publish_as(server: &Server, layer: &[u8], media_type: &str, spoil: bool) -> A
     }
     server.serve(&format!("/v2/os-images/tiny/blobs/{}", digest(layer)), "application/octet-stream", &bytes);
     let credentials = Some(PullCredentials { username: "job".into(), password: "pull-secret".into() });
-    Artifact { registry: server.url.clone(), repository: "os-images/tiny".into(), digest: reference, credentials }
+    Artifact {
+        registry: server.url.clone(),
+        repository: "os-images/tiny".into(),
+        digest: reference,
+        credentials,
+        ca_pem: None,
+    }
 }
 
 fn callback(server: &Server, job: u128, artifact: Artifact) -> Callback {

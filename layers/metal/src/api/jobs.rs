@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -22,7 +21,8 @@ use super::view::{JobList, JobView};
 use super::{Shared, header, not_found};
 use crate::context::Metal;
 use crate::errors;
-use crate::model::{ArtifactRef, BmcTls, Job, JobId, Serial, Server, Status};
+use crate::model::{ArtifactRef, Job, JobId, Serial, Server, Status};
+use crate::pull_registry::{self, host_of};
 use crate::store::{Inserted, JobFilter, NewJob};
 use cairn_core::chain;
 
@@ -299,7 +299,7 @@ async fn resolve(metal: &Metal, server: &Server, reference: &OciReference) -> Re
         && !is_own(metal, server, host)
     {
         let scheme = if reference.scheme.as_deref() == Some("http") { "http" } else { "https" };
-        let found = resolve_elsewhere(&format!("{scheme}://{host}"), &repository, &selector).await?;
+        let found = resolve_elsewhere(metal, &format!("{scheme}://{host}"), &repository, &selector).await?;
         let (base, digest) = found.ok_or_else(missing)?;
         return Ok(ArtifactRef { registry: Some(base), repository: repository.to_string(), digest, requested });
     }
@@ -315,32 +315,32 @@ async fn resolve(metal: &Metal, server: &Server, reference: &OciReference) -> Re
 fn is_own(metal: &Metal, server: &Server, host: &str) -> bool {
     [metal.media_url(server), metal.callback_url(server), metal.urls.media.clone(), metal.urls.callback.clone()]
         .iter()
-        .any(|url| authority(url) == host)
+        .any(|url| host_of(url) == host)
 }
 
 async fn resolve_elsewhere(
+    metal: &Metal,
     registry: &str,
     repository: &RepositoryName,
     selector: &Selector,
 ) -> Result<Option<(Url, String)>, Problem> {
-    let unreachable = |problem: &dyn std::error::Error| {
-        let detail = format!("registry {registry} does not answer: {}", chain(problem));
-        Problem::new(ErrorKind::Unreachable, errors::REGISTRY_UNREACHABLE, detail)
+    let unreachable = |problem: String| {
+        let detail = format!("registry {registry} does not answer: {problem}");
+        Problem::new(ErrorKind::Unreachable, errors::REGISTRY_UNREACHABLE, detail).hint(
+            "a certificate of an authority of one's own is recorded with: cairn metal registry add HOST --ca FILE",
+        )
     };
-    let base = Url::parse(registry).map_err(|problem| unreachable(&problem))?;
-    let http = crate::adapters::tls::client(&BmcTls::System, Duration::from_secs(30))
-        .map_err(|problem| unreachable(&problem))?;
-    match oci_registry::client::Client::new(http, base.clone(), None).resolve(repository, selector).await {
+    let base = Url::parse(registry).map_err(|problem| unreachable(chain(&problem)))?;
+    let record = metal.store.pull_registry(&host_of(&base)).await?;
+    let client = pull_registry::client(metal, &base, record.as_ref()).map_err(unreachable)?;
+    match client.resolve(repository, selector).await {
         Ok(found) => Ok(Some((base, found.digest.to_string()))),
         Err(error) if error.status() == Some(404) => Ok(None),
-        Err(error) => Err(unreachable(&error)),
-    }
-}
-
-fn authority(url: &Url) -> String {
-    match (url.host_str(), url.port()) {
-        (Some(host), Some(port)) => format!("{host}:{port}"),
-        (Some(host), None) => host.to_owned(),
-        (None, _) => String::new(),
+        Err(error) if error.is_login() => {
+            let detail = format!("registry {registry} does not let this controller pull: {}", chain(&error));
+            Err(Problem::new(ErrorKind::Invalid, errors::REGISTRY_LOGIN, detail)
+                .hint("say who pulls there: cairn metal registry add HOST --pull-user USER --pull-password-file FILE; an account is used over https only"))
+        }
+        Err(error) => Err(unreachable(chain(&error))),
     }
 }

@@ -4,7 +4,7 @@ pub mod artifacts;
 mod host;
 mod jobs;
 mod media;
-mod registry;
+mod pull_registries;
 mod reports;
 mod servers;
 pub mod view;
@@ -22,8 +22,6 @@ use web::{BasicAuth, Problem, RateLimiter};
 
 use crate::context::Metal;
 use crate::store;
-
-pub use registry::{RegistryAccess, open_registry, registry_routes};
 
 /// What the routes need besides the layer itself.
 pub struct RouteOptions {
@@ -58,6 +56,11 @@ pub fn routes(metal: &Arc<Metal>, options: &RouteOptions) -> Router {
         .route("/api/v1/jobs/{job}", get(jobs::show))
         .route("/api/v1/jobs/{job}/events", get(jobs::events))
         .route("/api/v1/artifacts", get(artifacts::list))
+        .route("/api/v1/registries", get(pull_registries::list))
+        .route(
+            "/api/v1/registries/{host}",
+            get(pull_registries::show).put(pull_registries::put).delete(pull_registries::remove),
+        )
         .route("/api/v1/servers", get(servers::list))
         .route("/api/v1/servers/{serial}", get(servers::show).put(servers::put).delete(servers::remove));
     let people = web::limit_time(PEOPLE_LIMIT, people);

@@ -12,6 +12,7 @@ use web::{Detail, Json, Problem, Query};
 
 use super::view::{ServerList, ServerView};
 use super::{Shared, not_found};
+use crate::context::Metal;
 use crate::errors;
 use crate::model::{BmcSpec, BmcTls, Overrides, Serial, Server, ServerSpec, Status};
 
@@ -127,18 +128,11 @@ pub(super) async fn put(
         return Err(Problem::new(ErrorKind::Conflict, errors::ACTIVE_JOB, detail));
     }
     let now = metal.clock.now();
+    let bmc =
+        BmcSpec { address: body.bmc.address, username: body.bmc.username, tls: body.bmc.tls, system: body.bmc.system };
+    refuse_second_record(&metal, &serial, &bmc).await?;
     let server = Server {
-        spec: ServerSpec {
-            bmc: BmcSpec {
-                address: body.bmc.address,
-                username: body.bmc.username,
-                tls: body.bmc.tls,
-                system: body.bmc.system,
-            },
-            vendor: body.vendor,
-            network: body.network,
-            overrides: body.overrides,
-        },
+        spec: ServerSpec { bmc, vendor: body.vendor, network: body.network, overrides: body.overrides },
         serial: serial.clone(),
         sealed_password,
         labels: body.labels,
@@ -153,6 +147,24 @@ pub(super) async fn put(
     let stored = metal.store.server(&serial).await?.ok_or_else(|| not_found("server", &serial))?;
     let status = if known.is_some() { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(stored.into())))
+}
+
+/// Two records of one machine could have a job each, and each would wipe what the other installs.
+async fn refuse_second_record(metal: &Metal, serial: &Serial, bmc: &BmcSpec) -> Result<(), Problem> {
+    let mut cursor: Option<String> = None;
+    loop {
+        let page = metal.store.servers(cursor.as_deref(), PAGE.1).await?;
+        if let Some(other) = page.iter().find(|other| other.serial != *serial && other.spec.bmc.may_be_same(bmc)) {
+            let detail = format!("server {} has the BMC {} and may be the same machine", other.serial, bmc.address);
+            return Err(Problem::new(ErrorKind::Conflict, errors::BMC_IN_USE, detail).hint(
+                "one BMC of several systems needs --bmc-system in each record; otherwise remove the other record",
+            ));
+        }
+        match page.last() {
+            Some(last) if page.len() == PAGE.1 as usize => cursor = Some(last.serial.to_string()),
+            _ => return Ok(()),
+        }
+    }
 }
 
 pub(super) async fn show(State(metal): Shared, Path(serial): Path<String>) -> Result<Json<ServerView>, Problem> {

@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use cairn_core::ErrorKind;
 use clap::Subcommand;
+use cli::{Daemon, Output, usage};
 use jiff::Timestamp;
 use oci_registry::artifact::{Compression, OsImage};
-use oci_registry::client::ClientError;
+use oci_registry::client::{Client, ClientError, Credentials};
 use oci_registry::{Descriptor, Reference, media_type};
 use serde_json::json;
 use web::Problem;
 
-use super::client::{Client, usage};
-use super::output::Output;
 use crate::api::artifacts::ArtifactList;
 use cairn_core::chain;
 
@@ -33,14 +32,14 @@ pub enum ArtifactCommand {
     List,
 }
 
-pub(super) async fn run(command: ArtifactCommand, client: &Client, output: &Output) -> Result<(), Problem> {
+pub(super) async fn run(command: ArtifactCommand, client: &Daemon, output: &Output) -> Result<(), Problem> {
     match command {
         ArtifactCommand::Push { name, file } => push(&name, &file, client, output).await,
         ArtifactCommand::List => list(client, output).await,
     }
 }
 
-async fn push(name: &str, file: &Path, client: &Client, output: &Output) -> Result<(), Problem> {
+async fn push(name: &str, file: &Path, client: &Daemon, output: &Output) -> Result<(), Problem> {
     let reference = Reference::parse(name).map_err(|error| usage(error.to_string()))?;
     if let Some(host) = &reference.registry {
         return Err(usage(format!("{name} names registry {host}; the controller's own is meant"))
@@ -51,7 +50,7 @@ async fn push(name: &str, file: &Path, client: &Client, output: &Output) -> Resu
     }
     let compression = compression_of(file)?;
     check_content(file, compression)?;
-    let registry = client.registry();
+    let registry = registry(client);
     let failed = |error: ClientError| registry_problem(client, &error);
     let spinner = indicatif::ProgressBar::new_spinner().with_message(format!("pushing {}", file.display()));
     if output.is_watched() {
@@ -82,6 +81,12 @@ async fn push(name: &str, file: &Path, client: &Client, output: &Output) -> Resu
         output.line(format_args!("{name} is {} ({} bytes)", pushed.digest, layer.size));
     }
     Ok(())
+}
+
+/// The registry behind the controller's address.
+fn registry(client: &Daemon) -> Client {
+    let credentials = client.user().map(|(username, password)| Credentials { username, password });
+    Client::new(client.http().clone(), client.base().clone(), credentials)
 }
 
 /// A file that only has the name of an archive would fail after the disk was wiped.
@@ -117,7 +122,7 @@ fn compression_of(file: &Path) -> Result<Compression, Problem> {
     }
 }
 
-async fn list(client: &Client, output: &Output) -> Result<(), Problem> {
+async fn list(client: &Daemon, output: &Output) -> Result<(), Problem> {
     let list: ArtifactList = client.get("/api/v1/artifacts").await?;
     if output.json {
         output.json(&list.artifacts);
@@ -129,11 +134,11 @@ async fn list(client: &Client, output: &Output) -> Result<(), Problem> {
     Ok(())
 }
 
-fn registry_problem(client: &Client, error: &ClientError) -> Problem {
+fn registry_problem(client: &Daemon, error: &ClientError) -> Problem {
     let kind = match error.status() {
         Some(status) => ErrorKind::of_http_status(status).unwrap_or(ErrorKind::Failed),
         None => ErrorKind::Unreachable,
     };
-    let detail = format!("the registry at {} refused: {}", client.base, chain(error));
+    let detail = format!("the registry at {} refused: {}", client.base(), chain(error));
     Problem::new(kind, crate::errors::REGISTRY_REFUSED, detail)
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Subcommand};
+use cli::{Output, read_text, usage};
 use web::Problem;
 
-use super::client::{read_text, usage};
-use super::output::Output;
 use crate::image::{self, BuildOptions, ImageError, Lock, PackageList, Progress, RootOptions};
 use cairn_core::chain;
 
@@ -76,7 +75,7 @@ pub struct Build {
 pub(super) async fn run(command: ImageCommand, data_dir: &Path, output: &Output) -> Result<(), Problem> {
     let stop = Arc::new(AtomicBool::new(false));
     let interrupted = Arc::clone(&stop);
-    let printer = *output;
+    let printer = output.clone();
     let mut work = match command {
         ImageCommand::Build(build) => {
             let options = options(&build, data_dir, &stop)?;

@@ -4,12 +4,11 @@ use std::path::PathBuf;
 
 use cairn_core::ErrorKind;
 use clap::{Args, Subcommand, ValueEnum};
+use cli::{Daemon, Output, read_text, segment, usage};
 use reqwest::Method;
 use serde_json::{Value, json};
 use web::{Detail, Problem};
 
-use super::client::{Client, read_text, segment, usage};
-use super::output::Output;
 use super::watch::{Until, watch};
 use crate::api::view::{JobList, JobView};
 use crate::errors;
@@ -91,7 +90,7 @@ impl From<UntilArg> for Until {
     }
 }
 
-pub(super) async fn run(command: JobCommand, client: &Client, output: &Output) -> Result<(), Problem> {
+pub(super) async fn run(command: JobCommand, client: &Daemon, output: &Output) -> Result<(), Problem> {
     match command {
         JobCommand::Create(create) => self::create(&create, client, output).await,
         JobCommand::List { status, server, limit } => list(status, server, limit, client, output).await,
@@ -118,7 +117,7 @@ pub(super) async fn run(command: JobCommand, client: &Client, output: &Output) -
     }
 }
 
-async fn create(create: &Create, client: &Client, output: &Output) -> Result<(), Problem> {
+async fn create(create: &Create, client: &Daemon, output: &Output) -> Result<(), Problem> {
     let text = match create.recipe.to_str() {
         Some("-") => std::io::read_to_string(std::io::stdin())
             .map_err(|error| usage(format!("cannot read standard input: {error}")))?,
@@ -151,7 +150,7 @@ async fn create(create: &Create, client: &Client, output: &Output) -> Result<(),
 }
 
 /// What the controller would check, without its artifact and its queue.
-async fn dry_run(serial: &str, recipe: &Value, client: &Client, output: &Output) -> Result<(), Problem> {
+async fn dry_run(serial: &str, recipe: &Value, client: &Daemon, output: &Output) -> Result<(), Problem> {
     let parsed = recipe::parse(recipe).map_err(|violations| {
         let details: Vec<_> =
             violations.into_iter().map(|fault| Detail::at(&fault.path, fault.code, fault.message)).collect();
@@ -188,7 +187,7 @@ async fn list(
     status: Option<String>,
     server: Option<String>,
     limit: u32,
-    client: &Client,
+    client: &Daemon,
     output: &Output,
 ) -> Result<(), Problem> {
     let mut path = format!("/api/v1/jobs?limit={limit}");

@@ -5,14 +5,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use cli::{Daemon, Output, read_secret, read_text, segment, usage};
 use reqwest::Method;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use url::Url;
 use web::Problem;
 
-use super::client::{Client, read_secret, read_text, segment, usage};
-use super::output::Output;
 use crate::api::view::{ServerList, ServerView};
 
 #[derive(Debug, Subcommand)]
@@ -126,7 +125,7 @@ enum BootModeArg {
     Legacy,
 }
 
-pub(super) async fn run(command: ServerCommand, client: &Client, output: &Output) -> Result<(), Problem> {
+pub(super) async fn run(command: ServerCommand, client: &Daemon, output: &Output) -> Result<(), Problem> {
     match command {
         ServerCommand::Add(add) => {
             let path = format!("/api/v1/servers/{}", segment(&add.serial));
@@ -156,7 +155,7 @@ pub(super) async fn run(command: ServerCommand, client: &Client, output: &Output
     Ok(())
 }
 
-async fn list(client: &Client, output: &Output) -> Result<(), Problem> {
+async fn list(client: &Daemon, output: &Output) -> Result<(), Problem> {
     let mut servers = Vec::new();
     let mut cursor = String::new();
     loop {

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use cairn_core::ErrorKind;
+use cli::{Daemon, Output, segment};
 use futures::StreamExt;
 use reqwest::Method;
 use web::Problem;
 
-use super::client::{Client, segment};
-use super::output::Output;
 use crate::api::view::JobView;
 use crate::errors;
 use crate::model::{Event, FirstBoot, Status};
@@ -27,7 +26,7 @@ const RECONNECT: Duration = Duration::from_secs(2);
 /// Connections lost in a row before the controller is taken for gone.
 const PATIENCE: u32 = 30;
 
-pub(super) async fn watch(job: &str, until: Until, client: &Client, output: &Output) -> Result<(), Problem> {
+pub(super) async fn watch(job: &str, until: Until, client: &Daemon, output: &Output) -> Result<(), Problem> {
     let mut follower = Follower { last_id: 0, last: None, reason: String::new(), output };
     let mut lost = 0;
     loop {
@@ -71,7 +70,7 @@ fn verdict(view: &JobView, until: Until) -> Result<(), Problem> {
 }
 
 /// One connection. `true`: what was waited for is there.
-async fn follow(job: &str, until: Until, client: &Client, follower: &mut Follower<'_>) -> Result<bool, Problem> {
+async fn follow(job: &str, until: Until, client: &Daemon, follower: &mut Follower<'_>) -> Result<bool, Problem> {
     let request = client
         .request(Method::GET, &format!("/api/v1/jobs/{}/events", segment(job)))
         .header("accept", "text/event-stream")
@@ -155,7 +154,7 @@ mod tests {
 
     #[test]
     fn blocks_of_the_stream_are_read() {
-        let output = Output { json: true };
+        let output = Output::new(true);
         let mut follower = Follower { last_id: 0, last: None, reason: String::new(), output: &output };
         let event = r#"id: 7
 event: event

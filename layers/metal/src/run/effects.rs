@@ -16,6 +16,7 @@ use crate::media::{Medium, signed_path};
 use crate::metrics::Metrics;
 use crate::model::{Failure, Job, Level, Server};
 use crate::plan::{Effect, Seen};
+use crate::pull_registry::{self, PullRegistry};
 use crate::store::Error;
 use crate::task_iso::{self, Contents};
 use crate::tokens::{Purpose, job_user};
@@ -198,8 +199,13 @@ async fn mount(metal: &Metal, job: &Job, server: &Server, bmc: &Connection) -> R
 async fn build_media(metal: &Arc<Metal>, job: &Job, server: &Server) -> Result<(), Trouble> {
     let begun = Instant::now();
     let built = {
+        let elsewhere = job.artifact.as_ref().and_then(|artifact| artifact.registry.as_ref());
+        let record = match elsewhere {
+            Some(url) => metal.store.pull_registry(&pull_registry::host_of(url)).await?,
+            None => None,
+        };
         let (metal, job, server) = (Arc::clone(metal), job.clone(), server.clone());
-        tokio::task::spawn_blocking(move || write_media(&metal, &job, &server)).await
+        tokio::task::spawn_blocking(move || write_media(&metal, &job, &server, record.as_ref())).await
     };
     let iso = match built {
         Ok(Ok(iso)) => iso,
@@ -217,11 +223,16 @@ async fn build_media(metal: &Arc<Metal>, job: &Job, server: &Server) -> Result<(
     Ok(note(metal, job, &message, "iso.build").await?)
 }
 
-fn write_media(metal: &Metal, job: &Job, server: &Server) -> Result<crate::model::TaskIso, Failure> {
+fn write_media(
+    metal: &Metal,
+    job: &Job,
+    server: &Server,
+    record: Option<&PullRegistry>,
+) -> Result<crate::model::TaskIso, Failure> {
     let document: serde_json::Value =
         serde_json::from_str(&job.recipe_json).map_err(|error| iso_failure(&chain(&error)))?;
     let recipe = recipe::parse(&document).map_err(|_| iso_failure("the stored recipe is not valid any more"))?;
-    let callback = callback(metal, job, server)?;
+    let callback = callback(metal, job, server, record)?;
     let contents = Contents {
         job: job.id,
         recipe: &recipe,
@@ -285,17 +296,28 @@ pub(super) fn forget_media(metal: &Metal, job: &Job) {
     }
 }
 
-fn callback(metal: &Metal, job: &Job, server: &Server) -> Result<Callback, Failure> {
+fn callback(metal: &Metal, job: &Job, server: &Server, record: Option<&PullRegistry>) -> Result<Callback, Failure> {
     let base = metal.callback_url(server);
     let at = |path: String| join(&base, &path);
+    let elsewhere = job.artifact.as_ref().and_then(|artifact| artifact.registry.as_ref());
+    let credentials = match (elsewhere, record) {
+        (None, _) => Some(PullCredentials {
+            username: job_user(job.id),
+            password: metal.webhook.token(Purpose::Registry, job.id, job.attempt),
+        }),
+        (Some(registry), Some(record)) => record.credentials(metal, registry).map_err(|error| Failure {
+            step: "iso.build".to_owned(),
+            code: errors::PASSWORD_SEALED.to_owned(),
+            detail: chain(&error),
+        })?,
+        (Some(_), None) => None,
+    };
     let artifact = job.artifact.as_ref().map(|artifact| Artifact {
         registry: artifact.registry.clone().unwrap_or_else(|| base.clone()),
         repository: artifact.repository.clone(),
         digest: artifact.digest.clone(),
-        credentials: artifact.registry.is_none().then(|| PullCredentials {
-            username: job_user(job.id),
-            password: metal.webhook.token(Purpose::Registry, job.id, job.attempt),
-        }),
+        credentials,
+        ca_pem: record.and_then(|record| record.ca_pem.clone()),
     });
     Ok(Callback {
         job_id: job.id.as_uuid(),

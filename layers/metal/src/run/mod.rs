@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use oci_registry::server::Saturation;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::context::Metal;
 use crate::model::{FirstBoot, JobId, Status};
 use crate::plan::taxonomy;
-use crate::store::Error;
+use crate::store::{Error, WAITS};
 
 /// A worker cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +96,14 @@ async fn pick(
             start(metal, tasks, job.id, Arc::clone(slots).try_acquire_owned().ok(), shutdown);
         }
     }
+    let held_up = metal.registry.as_ref().and_then(|registry| registry.saturation()).map(held_up);
+    for id in metal.store.set_queued_reason(held_up.as_deref().unwrap_or(WAITS)).await? {
+        tracing::info!(job_id = %id, reason = held_up, "queued job waits");
+        metal.wake.job(id);
+    }
+    if held_up.is_some() {
+        return Ok(());
+    }
     while let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
         let now = metal.clock.now();
         let Some(job) = metal.store.pick_job(&metal.worker_id, lease_end(metal), now).await? else { break };
@@ -103,6 +112,19 @@ async fn pick(
         start(metal, tasks, job.id, Some(slot), shutdown);
     }
     Ok(())
+}
+
+/// Why jobs are not begun while the registry has more to do than it can (runbook 7.3), for people.
+fn held_up(saturation: Saturation) -> String {
+    match saturation {
+        Saturation::NearlyFull { free, min_free } => {
+            format!("the registry's disk is nearly full: {} MiB free, {} MiB are to stay", free >> 20, min_free >> 20)
+        }
+        Saturation::UploadsWaiting { count } => format!("{count} uploads wait for the registry"),
+        Saturation::SlowWrites { latency } => {
+            format!("the registry's disk is slow: {} ms for 512 KiB", latency.as_millis())
+        }
+    }
 }
 
 fn start(metal: &Arc<Metal>, tasks: &mut Tasks, id: JobId, slot: Slot, shutdown: &CancellationToken) {
@@ -125,6 +147,7 @@ async fn await_first_boot(metal: &Metal, id: JobId) -> Result<(), Error> {
     loop {
         let Some(job) = metal.store.job(id).await? else { return Ok(()) };
         let (FirstBoot::Awaited, Some(deadline)) = (job.first_boot, job.first_boot_deadline) else { return Ok(()) };
+        let deadline = deadline.max(heard_from(metal));
         let now = metal.clock.now();
         if now >= deadline {
             if metal.store.set_first_boot(id, FirstBoot::Overdue, now).await? {
@@ -142,6 +165,13 @@ async fn await_first_boot(metal: &Metal, id: JobId) -> Result<(), Error> {
     }
 }
 
+/// A machine that has booted while nobody listened tells it again within this time of the controller's start.
+fn heard_from(metal: &Metal) -> Timestamp {
+    const TELLS_AGAIN: Duration = Duration::from_mins(2);
+    let time = TELLS_AGAIN.min(metal.settings.limits.first_boot);
+    metal.started_at + SignedDuration::try_from(time).unwrap_or(SignedDuration::ZERO)
+}
+
 async fn publish_gauges(metal: &Metal) -> Result<(), Error> {
     for (status, count) in metal.store.job_counts().await? {
         if status != Status::Complete {
@@ -152,11 +182,6 @@ async fn publish_gauges(metal: &Metal) -> Result<(), Error> {
     let before = metal.clock.now() - SignedDuration::from_hours(2);
     let target = "install-linux.target";
     metal.metrics.stuck.with([target]).set(metal.store.stuck_jobs(target, before).await?);
-    if let Some(registry) = &metal.registry {
-        let usage = registry.storage_usage();
-        metal.metrics.registry.blobs.set(i64::try_from(usage.blobs).unwrap_or(i64::MAX));
-        metal.metrics.registry.bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
-    }
     Ok(())
 }
 

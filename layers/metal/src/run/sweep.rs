@@ -10,11 +10,6 @@ use crate::store::Error;
 
 /// Removes the folders of media whose jobs have been complete for long enough.
 pub(super) async fn sweep(metal: &Metal) -> Result<(), Error> {
-    if let Some(registry) = &metal.registry
-        && let Err(error) = registry.storage().expire_uploads().await
-    {
-        tracing::warn!(error = &error as &dyn std::error::Error, "abandoned uploads stay");
-    }
     let keep = SignedDuration::try_from(metal.settings.retention).unwrap_or(SignedDuration::MAX);
     for (id, folder) in folders(metal) {
         let old = match metal.store.job(id).await? {

@@ -52,6 +52,9 @@ pub struct JobFilter {
 /// Longest text of an event, in bytes (design 021).
 const EVENT_LIMIT: usize = 2000;
 
+/// Reason of a job that nothing but other jobs holds up.
+pub const WAITS: &str = "waits for a worker";
+
 impl MetalStore {
     /// Queues a job, unless the server has an active one or the key was used before.
     pub async fn insert_job(&self, new: &NewJob) -> Result<Inserted, Error> {
@@ -76,7 +79,7 @@ impl MetalStore {
         .bind(new.serial.as_str())
         .bind(Status::Queued.as_str())
         .bind(Phase::Waiting.as_str())
-        .bind("waits for a worker")
+        .bind(WAITS)
         .bind(&new.recipe_json)
         .bind(&new.task_target)
         .bind(artifact)
@@ -112,6 +115,26 @@ impl MetalStore {
             .await
             .map_err(doing("read a job"))?;
         row.as_ref().map(rows::job).transpose()
+    }
+
+    /// Artifacts of the controller's own registry that jobs which are not complete install.
+    pub async fn artifacts_in_use(&self) -> Result<Vec<ArtifactRef>, Error> {
+        let rows = sqlx::query("SELECT * FROM jobs WHERE status <> 'complete' AND artifact IS NOT NULL")
+            .fetch_all(self.store.reader())
+            .await
+            .map_err(doing("find the artifacts in use"))?;
+        let jobs = rows.iter().map(rows::job).collect::<Result<Vec<_>, _>>()?;
+        Ok(jobs.into_iter().filter_map(|job| job.artifact).filter(|artifact| artifact.registry.is_none()).collect())
+    }
+
+    /// Tells on every queued job why none is begun; gives back those that said something else before.
+    pub async fn set_queued_reason(&self, reason: &str) -> Result<Vec<JobId>, Error> {
+        let rows = sqlx::query("UPDATE jobs SET reason = $1 WHERE status = 'queued' AND reason <> $1 RETURNING *")
+            .bind(reason)
+            .fetch_all(self.store.writer())
+            .await
+            .map_err(doing("tell why jobs wait"))?;
+        rows.iter().map(|row| rows::job(row).map(|job| job.id)).collect()
     }
 
     /// The job that a key against doing it twice has brought.

@@ -2,18 +2,21 @@
 //! found it, so that two who act at once cannot both win.
 
 mod jobs;
+mod pull_registries;
 mod rows;
 mod servers;
 mod transitions;
 
 use store::{Migration, Store, StoreError};
 
-pub use jobs::{Inserted, JobFilter, NewJob};
+pub use jobs::{Inserted, JobFilter, NewJob, WAITS};
 pub use transitions::{Delivery, Ending};
 
 /// The layer's migrations; versions start at 20 001.
-pub const MIGRATIONS: &[Migration] =
-    &[Migration { version: 20_001, name: "servers and jobs", sql: include_str!("../migrations.sql") }];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { version: 20_001, name: "servers and jobs", sql: include_str!("../migrations.sql") },
+    Migration { version: 20_002, name: "pull registries", sql: include_str!("../migration_pull_registries.sql") },
+];
 
 /// Access to the layer's tables.
 #[derive(Clone)]

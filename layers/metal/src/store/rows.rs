@@ -9,6 +9,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::Error;
 use crate::model::{Event, Failure, Job, Server};
+use crate::pull_registry::{Account, PullRegistry};
 
 /// Reads the columns of one row of `table`.
 struct Columns<'a> {
@@ -113,6 +114,22 @@ pub(super) fn job(row: &SqliteRow) -> Result<Job, Error> {
         updated_at: columns.time("updated_at")?,
         picked_at: columns.optional_time("picked_at")?,
         worker_id: columns.get("worker_id")?,
+    })
+}
+
+pub(super) fn pull_registry(row: &SqliteRow) -> Result<PullRegistry, Error> {
+    let columns = Columns { table: "pull_registries", row };
+    let username: Option<String> = columns.get("username")?;
+    let account = match username {
+        Some(username) => Some(Account { username, sealed_password: columns.get("sealed_password")? }),
+        None => None,
+    };
+    Ok(PullRegistry {
+        host: columns.get("host")?,
+        account,
+        ca_pem: columns.get("ca_pem")?,
+        created_at: columns.time("created_at")?,
+        updated_at: columns.time("updated_at")?,
     })
 }
 

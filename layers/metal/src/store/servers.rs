@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::{Error, MetalStore, doing, rows};
 use crate::model::{Serial, Server};
+use crate::pull_registry::{PullRegistry, password_purpose};
 
 impl MetalStore {
     /// Writes a server's record; the generation counts on when the spec or the password differs from what was there.
@@ -38,14 +39,21 @@ impl MetalStore {
         row.as_ref().map(rows::server).transpose()
     }
 
-    /// Any server's sealed password: what tells whether an instance key belongs to this database.
-    pub async fn any_sealed_password(&self) -> Result<Option<(Serial, String)>, Error> {
+    /// Any sealed password with the purpose that it is sealed for: what tells whether an instance key belongs to this
+    /// database.
+    pub async fn any_sealed_password(&self) -> Result<Option<(String, String)>, Error> {
         let row = sqlx::query("SELECT * FROM servers LIMIT 1")
             .fetch_optional(self.store.reader())
             .await
             .map_err(doing("read a server"))?;
-        let server = row.as_ref().map(rows::server).transpose()?;
-        Ok(server.map(|server| (server.serial, server.sealed_password)))
+        if let Some(server) = row.as_ref().map(rows::server).transpose()? {
+            return Ok(Some((server.serial.password_purpose(), server.sealed_password)));
+        }
+        let registries = self.pull_registries().await?.into_iter();
+        let sealed = |registry: PullRegistry| {
+            registry.account.map(|account| (password_purpose(&registry.host), account.sealed_password))
+        };
+        Ok(registries.filter_map(sealed).next())
     }
 
     /// Up to `limit` servers in order of their serial numbers, after `cursor`.

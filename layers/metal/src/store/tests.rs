@@ -1,7 +1,8 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::model::{Failure, FirstBoot, JobId, JobOutcome, Phase, Serial, Status};
+use crate::model::{ArtifactRef, Failure, FirstBoot, JobId, JobOutcome, Phase, Serial, Status};
+use crate::pull_registry::{Account, PullRegistry};
 
 struct Bench {
     metal: MetalStore,
@@ -146,4 +147,60 @@ async fn a_heartbeat_does_not_hide_a_stuck_job() {
     bench.metal.set_reason(id, "the maintenance OS is at work").await.unwrap();
     assert_eq!(bench.metal.stuck_jobs("install-linux.target", bench.after(1)).await.unwrap(), 1);
     assert_eq!(bench.metal.stuck_jobs("install-linux.target", bench.now).await.unwrap(), 0);
+}
+
+fn registry(host: &str, user: Option<&str>, now: Timestamp) -> PullRegistry {
+    let account = user.map(|user| Account { username: user.to_owned(), sealed_password: format!("sealed for {host}") });
+    PullRegistry { host: host.to_owned(), account, ca_pem: None, created_at: now, updated_at: now }
+}
+
+#[tokio::test]
+async fn a_registrys_record_is_replaced_and_keeps_its_age() {
+    let bench = Bench::new().await;
+    bench.metal.put_pull_registry(&registry("b.example:5000", Some("old"), bench.now)).await.unwrap();
+    bench.metal.put_pull_registry(&registry("a.example", None, bench.now)).await.unwrap();
+    bench.metal.put_pull_registry(&registry("b.example:5000", Some("new"), bench.after(1))).await.unwrap();
+    let found = bench.metal.pull_registry("b.example:5000").await.unwrap().unwrap();
+    assert_eq!(found.account.as_ref().map(|account| account.username.as_str()), Some("new"));
+    assert_eq!((found.created_at, found.updated_at), (bench.now, bench.after(1)));
+    let hosts: Vec<_> = bench.metal.pull_registries().await.unwrap().into_iter().map(|found| found.host).collect();
+    assert_eq!(hosts, ["a.example", "b.example:5000"]);
+    let (purpose, sealed) = bench.metal.any_sealed_password().await.unwrap().unwrap();
+    assert_eq!(
+        (purpose.as_str(), sealed.as_str()),
+        ("metal registry password b.example:5000", "sealed for b.example:5000")
+    );
+    assert!(bench.metal.remove_pull_registry("b.example:5000").await.unwrap());
+    assert!(!bench.metal.remove_pull_registry("b.example:5000").await.unwrap());
+    assert!(bench.metal.any_sealed_password().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn artifacts_are_in_use_until_their_job_is_complete() {
+    let bench = Bench::new().await;
+    let own = ArtifactRef {
+        registry: None,
+        repository: "os-images/debian".to_owned(),
+        digest: "sha256:00".to_owned(),
+        requested: "os-images/debian:13".to_owned(),
+    };
+    let elsewhere = ArtifactRef { registry: Some("https://registry.example".parse().unwrap()), ..own.clone() };
+    for (serial, artifact) in [("A", Some(own.clone())), ("B", Some(elsewhere)), ("C", None)] {
+        let new = NewJob {
+            id: JobId::new(),
+            serial: serial.parse::<Serial>().unwrap(),
+            recipe_json: "{}".to_owned(),
+            task_target: "install-linux.target".to_owned(),
+            artifact,
+            idempotency_key: None,
+            now: bench.now,
+        };
+        bench.metal.insert_job(&new).await.unwrap();
+    }
+    assert_eq!(bench.metal.artifacts_in_use().await.unwrap(), [own]);
+    assert_eq!(bench.metal.set_queued_reason("the disk is nearly full").await.unwrap().len(), 3);
+    assert!(bench.metal.set_queued_reason("the disk is nearly full").await.unwrap().is_empty());
+    let filter = JobFilter { limit: 10, ..JobFilter::default() };
+    let jobs = bench.metal.jobs(&filter).await.unwrap();
+    assert!(jobs.iter().all(|job| job.reason == "the disk is nearly full"));
 }

@@ -80,13 +80,21 @@ pub enum ClientError {
         /// As promised, in bytes.
         size: u64,
     },
-    /// A manifest is larger than any registry needs to take.
-    #[error("the manifest at {url} is larger than {limit} bytes")]
-    ManifestTooLarge {
+    /// A manifest or a list is larger than any registry needs to take.
+    #[error("the answer from {url} is larger than {limit} bytes")]
+    TooLarge {
         /// What was asked.
         url: String,
         /// The limit in bytes.
         limit: u64,
+    },
+    /// A list is not of the form that the specification gives.
+    #[error("the list from {url} cannot be read")]
+    List {
+        /// What was asked.
+        url: String,
+        #[source]
+        source: serde_json::Error,
     },
     /// What is to be pushed cannot be read.
     #[error("cannot read {}", path.display())]
@@ -106,14 +114,33 @@ pub enum ClientError {
     },
 }
 
+/// Whether the registry's certificate is what a request failed for: it will be the same the next time.
+fn is_distrust(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        return matches!(tls, rustls::Error::InvalidCertificate(_));
+    }
+    // What an input or output error carries is not its source.
+    let carried = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    carried.is_some_and(|carried| is_distrust(carried)) || error.source().is_some_and(is_distrust)
+}
+
 impl ClientError {
     /// Whether the same request may well succeed a moment later.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Send { source, .. } => !source.is_builder() && !source.is_redirect(),
+            Self::Send { source, .. } => !source.is_builder() && !source.is_redirect() && !is_distrust(source),
             Self::Receive { .. } | Self::Truncated { .. } => true,
             Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502..=504),
             _ => false,
+        }
+    }
+
+    /// Whether the registry wants a login, or another one.
+    pub fn is_login(&self) -> bool {
+        match self {
+            Self::Login { .. } => true,
+            Self::GaveUp { source, .. } => source.is_login(),
+            other => matches!(other.status(), Some(401 | 403)),
         }
     }
 

@@ -2,6 +2,7 @@
 //! that hangs is broken and resumed), TLS roots and proxies are the caller's.
 
 mod error;
+mod list;
 mod login;
 mod pull;
 mod push;

@@ -14,8 +14,8 @@ use super::login::Need;
 use super::{Client, ClientError, content_digest, shown, successful, text_header};
 use crate::{Descriptor, Digest, Hasher, RepositoryName, Selector, media_type};
 
-/// Largest manifest that is read, in bytes.
-const LARGEST_MANIFEST: u64 = 4 << 20;
+/// Largest manifest or list that is read, in bytes.
+const LARGEST_DOCUMENT: u64 = 4 << 20;
 
 type Body = BoxStream<'static, Result<Bytes, ClientError>>;
 
@@ -50,7 +50,7 @@ impl Client {
     /// A manifest with its descriptor, checked against the digest that was asked for or that the registry sent.
     ///
     /// # Errors
-    /// Those of [`Client::resolve`], and [`ClientError::ManifestTooLarge`].
+    /// Those of [`Client::resolve`], and [`ClientError::TooLarge`].
     pub async fn manifest(
         &self,
         repository: &RepositoryName,
@@ -69,28 +69,18 @@ impl Client {
             .send(Method::GET, &url, repository, Need::Pull, |request| request.header(header::ACCEPT, accept()))
             .await?;
         let shown = shown(&url);
-        let mut response = successful(response, &shown).await?;
+        let response = successful(response, &shown).await?;
         let media_type = content_type(response.headers(), &shown)?;
         let promised = match selector {
             Selector::Digest(digest) => Some(digest.clone()),
             Selector::Tag(_) => content_digest(response.headers()),
         };
-        let mut bytes = BytesMut::new();
-        while let Some(part) = response
-            .chunk()
-            .await
-            .map_err(|source| ClientError::Receive { url: shown.clone(), source: source.without_url() })?
-        {
-            bytes.extend_from_slice(&part);
-            if bytes.len() as u64 > LARGEST_MANIFEST {
-                return Err(ClientError::ManifestTooLarge { url: shown, limit: LARGEST_MANIFEST });
-            }
-        }
+        let bytes = whole(response, &shown).await?;
         let digest = match promised {
             Some(promised) => check(repository, &promised, Digest::of(promised.algorithm(), &bytes))?,
             None => Digest::sha256_of(&bytes),
         };
-        Ok((Descriptor::new(media_type, digest, bytes.len() as u64), bytes.freeze()))
+        Ok((Descriptor::new(media_type, digest, bytes.len() as u64), bytes))
     }
 
     /// Whether the repository holds a blob.
@@ -125,19 +115,59 @@ impl Client {
 
     /// A blob's bytes, resumed where a connection breaks, checked for size and digest at the end.
     pub fn verified_blob(&self, repository: &RepositoryName, descriptor: &Descriptor) -> VerifyingStream {
-        let pull = Pull {
-            client: self.clone(),
-            repository: repository.clone(),
-            hasher: descriptor.digest.algorithm().hasher(),
-            descriptor: descriptor.clone(),
-            at: 0,
-            failures: 0,
-            body: None,
-        };
-        VerifyingStream { bytes: futures::stream::try_unfold(pull, Pull::next).boxed() }
+        Pull::new(self, repository, descriptor).into_stream()
+    }
+
+    /// A blob whose size is not known yet: its size in bytes as the registry announces it, and its bytes, resumed and
+    /// checked as by [`Client::verified_blob`]. One request where nothing breaks.
+    ///
+    /// # Errors
+    /// [`ClientError::Status`] with 404 when there is none; [`ClientError::Header`] when the registry names no size.
+    pub async fn sized_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(u64, VerifyingStream), ClientError> {
+        let (size, body) = self.patiently(|| self.open_sized(repository, digest, 0)).await?;
+        let size = size.ok_or_else(|| self.no_length(repository, digest))?;
+        let descriptor = Descriptor::new("application/octet-stream", digest.clone(), size);
+        let mut pull = Pull::new(self, repository, &descriptor);
+        pull.body = Some(body);
+        Ok((size, pull.into_stream()))
+    }
+
+    /// Size of a blob in bytes, as the registry announces it.
+    ///
+    /// # Errors
+    /// Those of [`Client::sized_blob`].
+    pub async fn blob_size(&self, repository: &RepositoryName, digest: &Digest) -> Result<u64, ClientError> {
+        let size = self.patiently(|| self.blob_size_once(repository, digest)).await?;
+        size.ok_or_else(|| self.no_length(repository, digest))
+    }
+
+    async fn blob_size_once(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<u64>, ClientError> {
+        let url = self.url(repository, &format!("blobs/{digest}"));
+        let response = self.send(Method::HEAD, &url, repository, Need::Pull, |request| request).await?;
+        let response = successful(response, &shown(&url)).await?;
+        Ok(text_header(response.headers(), header::CONTENT_LENGTH).and_then(|text| text.parse().ok()))
+    }
+
+    fn no_length(&self, repository: &RepositoryName, digest: &Digest) -> ClientError {
+        let url = shown(&self.url(repository, &format!("blobs/{digest}")));
+        ClientError::Header { url, header: "Content-Length" }
     }
 
     async fn open(&self, repository: &RepositoryName, digest: &Digest, from: u64) -> Result<Body, ClientError> {
+        self.open_sized(repository, digest, from).await.map(|(_, body)| body)
+    }
+
+    /// The bytes from `from` on, and how many the answer announces.
+    async fn open_sized(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        from: u64,
+    ) -> Result<(Option<u64>, Body), ClientError> {
         let url = self.url(repository, &format!("blobs/{digest}"));
         let complete = |request: reqwest::RequestBuilder| match from {
             0 => request,
@@ -158,10 +188,11 @@ impl Client {
             // A server may ignore Range and send everything.
             _ => from,
         };
+        let length = response.content_length();
         let body = response.bytes_stream().map(move |part| {
             part.map_err(|source| ClientError::Receive { url: shown.clone(), source: source.without_url() })
         });
-        Ok(if skip == 0 { body.boxed() } else { skipped(body, skip).boxed() })
+        Ok((length, if skip == 0 { body.boxed() } else { skipped(body, skip).boxed() }))
     }
 }
 
@@ -214,6 +245,22 @@ struct Pull {
 }
 
 impl Pull {
+    fn new(client: &Client, repository: &RepositoryName, descriptor: &Descriptor) -> Self {
+        Self {
+            client: client.clone(),
+            repository: repository.clone(),
+            hasher: descriptor.digest.algorithm().hasher(),
+            descriptor: descriptor.clone(),
+            at: 0,
+            failures: 0,
+            body: None,
+        }
+    }
+
+    fn into_stream(self) -> VerifyingStream {
+        VerifyingStream { bytes: futures::stream::try_unfold(self, Self::next).boxed() }
+    }
+
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, ClientError> {
         loop {
             let size = self.descriptor.size;
@@ -263,6 +310,22 @@ impl Pull {
         self.failures += 1;
         self.client.pause(self.failures, error).await
     }
+}
+
+/// The whole body of an answer that is a manifest or a list.
+pub(super) async fn whole(mut response: reqwest::Response, shown: &str) -> Result<Bytes, ClientError> {
+    let mut bytes = BytesMut::new();
+    while let Some(part) = response
+        .chunk()
+        .await
+        .map_err(|source| ClientError::Receive { url: shown.to_owned(), source: source.without_url() })?
+    {
+        bytes.extend_from_slice(&part);
+        if bytes.len() as u64 > LARGEST_DOCUMENT {
+            return Err(ClientError::TooLarge { url: shown.to_owned(), limit: LARGEST_DOCUMENT });
+        }
+    }
+    Ok(bytes.freeze())
 }
 
 fn accept() -> String {

@@ -137,7 +137,11 @@ impl Client {
         media_type: &str,
         bytes: Bytes,
     ) -> Result<Descriptor, ClientError> {
-        let descriptor = Descriptor::new(media_type, Digest::sha256_of(&bytes), bytes.len() as u64);
+        let algorithm = match selector {
+            Selector::Digest(expected) => expected.algorithm(),
+            Selector::Tag(_) => Algorithm::Sha256,
+        };
+        let descriptor = Descriptor::new(media_type, Digest::of(algorithm, &bytes), bytes.len() as u64);
         let url = self.url(repository, &format!("manifests/{selector}"));
         let complete =
             |request: reqwest::RequestBuilder| request.header(header::CONTENT_TYPE, media_type).body(bytes.clone());

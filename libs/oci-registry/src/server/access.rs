@@ -1,5 +1,7 @@
 //! Who may do what: a hook.
 
+use std::time::Duration;
+
 use axum::http::{Extensions, HeaderMap};
 use futures::future::BoxFuture;
 
@@ -30,6 +32,8 @@ pub enum Decision {
     Challenge(String),
     /// 403: known, but not allowed.
     Deny,
+    /// 429 with `Retry-After`: nobody is asked for a password from there for so long. That is no denial.
+    Wait(Duration),
 }
 
 /// Who asks: what a request brings to prove it.
@@ -39,17 +43,28 @@ pub struct Asker<'a> {
     pub headers: &'a HeaderMap,
     /// What the layers in front of the registry have put beside the request, such as the client's address.
     pub extensions: &'a Extensions,
+    /// For a mount: the repository that the content comes from. Whether it may be read is asked on its own; this is for
+    /// a challenge that names all of what the client needs.
+    pub from: Option<&'a RepositoryName>,
 }
 
 /// Decides over every request before anything else is looked at.
 pub trait Access: Send + Sync {
-    /// Decides; `repository` is `None` for a ping.
+    /// Decides; `repository` is `None` for a ping, and for a pull of the list of all repositories.
     fn check<'a>(
         &'a self,
         asker: Asker<'a>,
         repository: Option<&'a RepositoryName>,
         action: Action,
     ) -> BoxFuture<'a, Decision>;
+
+    /// Whether a list of all repositories tells this one to somebody who may see the list; unless said otherwise, those
+    /// that may be pulled. A token for the list need not be one for what is on it.
+    fn lists<'a>(&'a self, asker: Asker<'a>, repository: &'a RepositoryName) -> BoxFuture<'a, bool> {
+        Box::pin(
+            async move { matches!(self.check(asker, Some(repository), Action::Pull).await, Decision::Allow { .. }) },
+        )
+    }
 }
 
 /// Everybody may do everything.

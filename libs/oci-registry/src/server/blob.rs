@@ -1,32 +1,64 @@
-//! `GET` and `HEAD …/blobs/<digest>`, with `Range`.
+//! `GET` and `HEAD …/blobs/<digest>`, with `Range`; `DELETE`.
 
-use std::io::SeekFrom;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use futures::StreamExt as _;
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-use tokio_util::io::ReaderStream;
 
+use super::call::Call;
 use super::error::{Code, Failure};
+use super::observer::EventAction;
 use super::range::{Wanted, wanted};
-use super::{Call, DOCKER_CONTENT_DIGEST, etag};
+use super::timed;
+use super::{DOCKER_CONTENT_DIGEST, etag};
 use crate::storage::Blob;
 use crate::{Digest, RepositoryName};
 
-/// Bytes read from disk in one go.
-const READ_SIZE: usize = 512 << 10;
-
-pub(super) async fn answer(call: &Call, repository: &RepositoryName, digest: &Digest) -> Result<Response, Failure> {
-    if !matches!(call.method, Method::GET | Method::HEAD) {
-        return Err(Failure::method_not_allowed("GET, HEAD"));
+pub(super) async fn answer(
+    call: &Arc<Call>,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Result<Response, Failure> {
+    match call.method {
+        Method::GET | Method::HEAD => read(call, repository, digest).await,
+        Method::DELETE => {
+            let (longest, call, repository, digest) =
+                (call.longest(), Arc::clone(call), repository.clone(), digest.clone());
+            timed::changed(longest, async move { delete(&call, &repository, &digest).await }).await
+        }
+        _ => Err(Failure::method_not_allowed("GET, HEAD, DELETE")),
     }
-    let blob = call.registry.storage.blob(repository, digest).await?;
-    let blob = blob.ok_or_else(|| Failure::new(Code::BlobUnknown, "blob unknown to registry"))?;
-    let etag = etag(digest);
+}
+
+fn unknown() -> Failure {
+    Failure::new(Code::BlobUnknown, "blob unknown to registry")
+}
+
+async fn delete(call: &Call, repository: &RepositoryName, digest: &Digest) -> Result<Response, Failure> {
+    if !call.registry.storage.delete_blob(repository, digest).await? {
+        return Err(unknown());
+    }
+    tracing::info!(user = call.user, %repository, %digest, "blob removed");
+    call.event(EventAction::DeleteBlob, repository, None, Some(digest), None);
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+async fn read(call: &Call, repository: &RepositoryName, digest: &Digest) -> Result<Response, Failure> {
+    let blob = call.registry.storage.blob(repository, digest).await?.ok_or_else(unknown)?;
     let size = blob.size;
+    respond(call, repository, digest, size, |first, length| body(call, blob, first, length))
+}
+
+/// The answer for a blob of `size` bytes; `body` gives so many of them, from the first on.
+pub(super) fn respond(
+    call: &Call,
+    repository: &RepositoryName,
+    digest: &Digest,
+    size: u64,
+    body: impl FnOnce(u64, u64) -> Body,
+) -> Result<Response, Failure> {
+    let etag = etag(digest);
     let (status, first, length) = match asked_for(call, &etag, size) {
         _ if call.has_current(&etag) => (StatusCode::NOT_MODIFIED, 0, 0),
         Wanted::Whole => (StatusCode::OK, 0, size),
@@ -52,8 +84,11 @@ pub(super) async fn answer(call: &Call, repository: &RepositoryName, digest: &Di
     {
         headers.insert(header::CONTENT_RANGE, range);
     }
-    let body = if call.method == Method::HEAD { Body::empty() } else { body(call, blob, first, length).await? };
-    Ok((status, headers, body).into_response())
+    if call.method == Method::HEAD {
+        return Ok((status, headers, Body::empty()).into_response());
+    }
+    call.event(EventAction::PullBlob, repository, None, Some(digest), Some(length));
+    Ok((status, headers, body(first, length)).into_response())
 }
 
 /// What `Range` asks for, unless `If-Range` names other content. Ranges are defined for `GET` alone.
@@ -63,18 +98,8 @@ fn asked_for(call: &Call, etag: &str, size: u64) -> Wanted {
     wanted(call.header(header::RANGE).filter(|_| applies), size)
 }
 
-async fn body(call: &Call, blob: Blob, first: u64, length: u64) -> Result<Body, Failure> {
-    let mut file = tokio::fs::File::from_std(blob.file);
-    file.set_max_buf_size(READ_SIZE);
-    file.seek(SeekFrom::Start(first)).await.map_err(|error| {
-        tracing::error!(error = &error as &dyn std::error::Error, "cannot seek in a blob");
-        Failure::new(Code::Internal, "the registry's storage failed")
-    })?;
-    let observer = Arc::clone(&call.registry.observer);
-    let stream = ReaderStream::with_capacity(file.take(length), READ_SIZE).inspect(move |part| {
-        if let Ok(part) = part {
-            observer.downloaded(part.len() as u64);
-        }
-    });
-    Ok(Body::from_stream(stream))
+fn body(call: &Call, blob: Blob, first: u64, length: u64) -> Body {
+    let options = &call.registry.options;
+    let observer = Arc::clone(&options.observer);
+    options.files.body(&call.extensions, blob.file, first, length, Arc::new(move |bytes| observer.downloaded(bytes)))
 }

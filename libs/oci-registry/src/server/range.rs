@@ -7,7 +7,7 @@ pub(super) enum Wanted {
     Whole,
     /// These bytes; both ends count.
     Part { first: u64, last: u64 },
-    /// No byte of the content.
+    /// No byte of the content, or from its end to its beginning. A server may reject those (RFC 9110, 14.2).
     Unsatisfiable,
 }
 
@@ -19,7 +19,7 @@ pub(super) fn wanted(header: Option<&str>, size: u64) -> Wanted {
         return Wanted::Whole;
     };
     match (number(first), number(last)) {
-        (Some(first), Some(last)) if first > last => Wanted::Whole,
+        (Some(first), Some(last)) if first > last => Wanted::Unsatisfiable,
         (Some(first), _) if first >= size && (last.is_empty() || number(last).is_some()) => Wanted::Unsatisfiable,
         (Some(first), Some(last)) => Wanted::Part { first, last: last.min(size - 1) },
         (Some(first), None) if last.is_empty() => Wanted::Part { first, last: size - 1 },
@@ -64,7 +64,7 @@ mod tests {
             ("bytes=10-", Wanted::Unsatisfiable),
             ("bytes=10-12", Wanted::Unsatisfiable),
             ("bytes=-0", Wanted::Unsatisfiable),
-            ("bytes=5-3", Wanted::Whole),
+            ("bytes=5-3", Wanted::Unsatisfiable),
             ("bytes=0-1,3-4", Wanted::Whole),
             ("bytes=-", Wanted::Whole),
             ("bytes=a-b", Wanted::Whole),

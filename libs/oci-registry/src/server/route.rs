@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::error::{Code, Failure};
-use crate::{Digest, RepositoryName, Selector};
+use crate::{Digest, InvalidDigest, RepositoryName, Selector};
 
 /// Label of a request in metrics; one of a fixed few.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,13 +18,26 @@ pub enum Route {
     Manifest,
     /// `…/tags/list`
     Tags,
+    /// `…/referrers/<digest>`
+    Referrers,
+    /// `/v2/_catalog`
+    Catalog,
     /// Anything else.
     Other,
 }
 
 impl Route {
     /// Every label.
-    pub const ALL: [Self; 6] = [Self::Ping, Self::Blob, Self::Uploads, Self::Manifest, Self::Tags, Self::Other];
+    pub const ALL: [Self; 8] = [
+        Self::Ping,
+        Self::Blob,
+        Self::Uploads,
+        Self::Manifest,
+        Self::Tags,
+        Self::Referrers,
+        Self::Catalog,
+        Self::Other,
+    ];
 
     /// The label's text.
     pub fn as_str(self) -> &'static str {
@@ -34,6 +47,8 @@ impl Route {
             Self::Uploads => "uploads",
             Self::Manifest => "manifest",
             Self::Tags => "tags",
+            Self::Referrers => "referrers",
+            Self::Catalog => "catalog",
             Self::Other => "other",
         }
     }
@@ -48,17 +63,21 @@ pub(super) enum Endpoint {
     Upload(RepositoryName, Result<Uuid, Failure>),
     Manifest(RepositoryName, Result<Selector, Failure>),
     Tags(RepositoryName),
+    /// `None` for a digest of an unknown algorithm.
+    Referrers(RepositoryName, Result<Option<Digest>, Failure>),
+    Catalog,
 }
 
 impl Endpoint {
     pub(super) fn repository(&self) -> Option<&RepositoryName> {
         match self {
-            Self::Ping => None,
+            Self::Ping | Self::Catalog => None,
             Self::Blob(name, _)
             | Self::StartUpload(name)
             | Self::Upload(name, _)
             | Self::Manifest(name, _)
-            | Self::Tags(name) => Some(name),
+            | Self::Tags(name)
+            | Self::Referrers(name, _) => Some(name),
         }
     }
 }
@@ -79,6 +98,15 @@ pub(super) fn parse(path: &str) -> (Route, Result<Endpoint, Failure>) {
         [name @ .., "blobs", "uploads", id] => {
             let id = Uuid::try_parse(id).map_err(|_| Failure::new(Code::BlobUploadUnknown, "no such upload"));
             (Route::Uploads, named(name, |name| Endpoint::Upload(name, id)))
+        }
+        ["_catalog"] => (Route::Catalog, Ok(Endpoint::Catalog)),
+        [name @ .., "referrers", digest] => {
+            let subject = match digest.parse::<Digest>() {
+                Ok(digest) => Ok(Some(digest)),
+                Err(InvalidDigest::Algorithm(_)) => Ok(None),
+                Err(error) => Err(Failure::new(Code::DigestInvalid, error.to_string())),
+            };
+            (Route::Referrers, named(name, |name| Endpoint::Referrers(name, subject)))
         }
         [name @ .., "tags", "list"] => (Route::Tags, named(name, Endpoint::Tags)),
         [name @ .., "blobs", digest] => {
@@ -121,6 +149,7 @@ mod tests {
             ("/a/blobs/uploads".to_owned(), Route::Uploads, "a"),
             ("/a/blobs/uploads/6f9619ff-8b86-d011-b42d-00c04fc964ff".to_owned(), Route::Uploads, "a"),
             ("/a/tags/tags/list".to_owned(), Route::Tags, "a/tags"),
+            (format!("/a/referrers/referrers/{digest}"), Route::Referrers, "a/referrers"),
         ] {
             assert_eq!(repository(&path), (route, Some(name.to_owned())), "{path}");
         }
@@ -157,7 +186,9 @@ mod tests {
     fn ping_and_the_unknown() {
         assert_eq!(parse("").0, Route::Ping);
         assert_eq!(parse("/").0, Route::Ping);
-        assert_eq!(parse("/_catalog").0, Route::Other);
-        assert_eq!(parse("/a/referrers/x").0, Route::Other);
+        assert_eq!(parse("/_catalog"), (Route::Catalog, Ok(Endpoint::Catalog)));
+        assert_eq!(parse("/a").0, Route::Other);
+        assert!(matches!(parse("/a/referrers/x"), (Route::Referrers, Ok(Endpoint::Referrers(_, Err(_))))));
+        assert!(matches!(parse("/a/referrers/sha384:00"), (_, Ok(Endpoint::Referrers(_, Ok(None))))));
     }
 }

@@ -1,26 +1,27 @@
 //! `…/blobs/uploads/…`: sessions, chunks, mounts.
 
-use std::sync::Arc;
-
-use axum::body::BodyDataStream;
 use axum::http::{HeaderName, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use bytes::Bytes;
-use futures::{Stream, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use uuid::Uuid;
 
+use super::access::Action;
+use super::body::{RequestBody, announced};
+use super::call::Call;
 use super::error::{Code, Failure};
-use super::observer::InFlight;
+use super::inflight::InFlight;
+use super::observer::EventAction;
 use super::range;
-use super::{Action, Call, DOCKER_CONTENT_DIGEST, DOCKER_UPLOAD_UUID, allowed};
+use super::timed;
+use super::{DOCKER_CONTENT_DIGEST, DOCKER_UPLOAD_UUID};
 use crate::storage::{StorageError, Upload};
-use crate::{Digest, RepositoryName};
+use crate::{Algorithm, Digest, InvalidDigest, RepositoryName};
 
 /// `POST`: a mount, a whole blob in one request, or a session.
 pub(super) async fn start(
     call: &Call,
     repository: &RepositoryName,
-    body: &mut BodyDataStream,
+    body: &mut RequestBody,
 ) -> Result<Response, Failure> {
     if call.method != Method::POST {
         return Err(Failure::method_not_allowed("POST"));
@@ -32,7 +33,11 @@ pub(super) async fn start(
     if digest.is_some() {
         announced_fits(call, 0)?;
     }
-    let upload = call.registry.storage.start_upload(repository).await?;
+    let algorithm = match &digest {
+        Some(digest) => digest.algorithm(),
+        None => algorithm(call)?,
+    };
+    let upload = call.registry.storage.start_upload(repository, algorithm).await?;
     let Some(digest) = digest else {
         return Ok((StatusCode::ACCEPTED, progress(repository, upload.id(), 0)).into_response());
     };
@@ -47,19 +52,31 @@ pub(super) async fn start(
     result
 }
 
+/// What the session's digest will be of, as far as the client says.
+fn algorithm(call: &Call) -> Result<Algorithm, Failure> {
+    let named = call.parameter("digest-algorithm");
+    // A mount that came to nothing goes on as an upload of the same content.
+    let mounted = call.parameter("mount").and_then(|digest| digest.split(':').next());
+    named.or(mounted).map_or(Ok(Algorithm::Sha256), |name| name.parse().map_err(invalid_digest))
+}
+
 /// Answers a mount of what the client may read elsewhere; `None` where an ordinary session has to do.
 async fn mount(call: &Call, repository: &RepositoryName) -> Result<Option<Response>, Failure> {
     let Some(digest) = call.parameter("mount") else { return Ok(None) };
     let digest = parse_digest(digest)?;
-    let Some(from) = call.parameter("from").and_then(|from| from.parse::<RepositoryName>().ok()) else {
-        return Ok(None);
+    let sources = match call.parameter("from") {
+        Some(from) => from.parse::<RepositoryName>().into_iter().collect(),
+        None => call.registry.storage.holders(&digest).await?,
     };
-    if allowed(call, Some(&from), Action::Pull).await.is_err() {
-        return Ok(None);
-    }
-    if call.registry.storage.mount(repository, &from, &digest).await? {
-        tracing::info!(user = call.user, %repository, %from, %digest, "blob mounted");
-        return Ok(Some(created(repository, &digest)));
+    for from in sources {
+        if !call.may(&from, Action::Pull).await {
+            continue;
+        }
+        if let Some(size) = call.registry.storage.mount(repository, &from, &digest).await? {
+            tracing::info!(user = call.user, %repository, %from, %digest, size, "blob mounted");
+            call.event(EventAction::MountBlob, repository, Some(from.as_str()), Some(&digest), Some(size));
+            return Ok(Some(created(repository, &digest)));
+        }
     }
     Ok(None)
 }
@@ -69,13 +86,16 @@ pub(super) async fn proceed(
     call: &Call,
     repository: &RepositoryName,
     id: Uuid,
-    body: &mut BodyDataStream,
+    body: &mut RequestBody,
 ) -> Result<Response, Failure> {
     let storage = &call.registry.storage;
     match call.method {
         Method::GET | Method::HEAD => {
-            let offset = storage.upload_offset(repository, id).await?;
-            Ok((StatusCode::NO_CONTENT, progress(repository, id, offset)).into_response())
+            let look = async {
+                let offset = storage.upload_offset(repository, id).await?;
+                Ok((StatusCode::NO_CONTENT, progress(repository, id, offset)).into_response())
+            };
+            timed::looked(call.longest(), look).await
         }
         Method::PATCH => {
             let upload = storage.upload(repository, id).await?;
@@ -101,12 +121,13 @@ async fn receive_and_finish(
     call: &Call,
     repository: &RepositoryName,
     upload: Upload,
-    body: &mut BodyDataStream,
+    body: &mut RequestBody,
     digest: &Digest,
 ) -> Result<Response, Failure> {
     receive(call, repository, &upload, body).await?;
     let size = upload.finish(digest).await?;
     tracing::info!(user = call.user, %repository, %digest, size, "blob stored");
+    call.event(EventAction::PushBlob, repository, None, Some(digest), Some(size));
     Ok(created(repository, digest))
 }
 
@@ -115,7 +136,7 @@ async fn receive(
     call: &Call,
     repository: &RepositoryName,
     upload: &Upload,
-    body: &mut BodyDataStream,
+    body: &mut RequestBody,
 ) -> Result<u64, Failure> {
     let at = upload.offset().await?;
     let mut announced = announced_fits(call, at)?;
@@ -133,34 +154,48 @@ async fn receive(
         }
         announced = Some(length);
     }
-    let _in_flight = InFlight::new(Arc::clone(&call.registry.observer));
-    upload.append(counted(call, body), announced).await.map_err(|error| {
+    // What only ends a session has no bytes to wait with.
+    let in_flight = if body.is_empty { None } else { Some(turn(call, repository, upload).await?) };
+    let pieces = body.pieces().inspect_ok(|piece| {
+        if let Some(in_flight) = &in_flight {
+            in_flight.received(piece.len() as u64);
+        }
+    });
+    upload.append(pieces, announced).await.map_err(|error| {
         let interrupted = matches!(error, StorageError::Interrupted(_));
         tracing::info!(user = call.user, %repository, upload = %upload.id(), interrupted, "upload not received in full");
         error.into()
     })
 }
 
-fn counted<'a>(
-    call: &Call,
-    body: &'a mut BodyDataStream,
-) -> impl Stream<Item = Result<Bytes, axum::Error>> + Send + use<'a> {
-    let observer = Arc::clone(&call.registry.observer);
-    body.inspect_ok(move |bytes| observer.uploaded(bytes.len() as u64))
+/// Waits for its turn among the uploads, for as long as a client may be silent.
+async fn turn(call: &Call, repository: &RepositoryName, upload: &Upload) -> Result<InFlight, Failure> {
+    let (uploads, options) = (&call.registry.uploads, &call.registry.options);
+    let Some(turn) = uploads.turn(options.read_timeout).await else {
+        let seconds = options.read_timeout.as_secs().max(1).to_string();
+        let failure = Failure::new(Code::TooManyRequests, "more uploads than this registry takes at a time");
+        return Err(failure.with_header(header::RETRY_AFTER, seconds));
+    };
+    let observer = std::sync::Arc::clone(&options.observer);
+    Ok(uploads.begin(turn, observer, repository, upload.id(), &call.user))
 }
 
 /// The body's length where the client says it, refused at once when the blob would be too large.
 fn announced_fits(call: &Call, at: u64) -> Result<Option<u64>, Failure> {
-    let announced = call.header(header::CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
     let limit = call.registry.storage.limits().max_blob_size;
-    match announced {
+    match announced(&call.headers) {
         Some(length) if at.saturating_add(length) > limit => Err(StorageError::TooLarge { limit }.into()),
         announced => Ok(announced),
     }
 }
 
 fn parse_digest(text: &str) -> Result<Digest, Failure> {
-    text.parse::<Digest>().map_err(|error| Failure::new(Code::DigestInvalid, error.to_string()))
+    text.parse::<Digest>().map_err(invalid_digest)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn invalid_digest(error: InvalidDigest) -> Failure {
+    Failure::new(Code::DigestInvalid, error.to_string())
 }
 
 /// Headers that say where a session is and how far it has come.

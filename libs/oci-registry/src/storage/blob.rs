@@ -1,6 +1,6 @@
 //! Blobs: reading, committing, which repository holds which.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -24,7 +24,7 @@ impl Storage {
     pub async fn blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<Blob>, StorageError> {
         let (repository, digest) = (repository.clone(), digest.clone());
         self.run(move |inner| {
-            if files::size_of(&inner.layout.held_blob(&repository, &digest))?.is_none() {
+            if !inner.lease(&repository, &inner.layout.held_blob(&repository, &digest))? {
                 return Ok(None);
             }
             let path = inner.layout.blob(&digest);
@@ -45,10 +45,52 @@ impl Storage {
     /// The file system cannot tell.
     pub async fn blob_size(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<u64>, StorageError> {
         let (repository, digest) = (repository.clone(), digest.clone());
-        self.run(move |inner| inner.held_blob_size(&repository, &digest)).await
+        self.run(move |inner| match inner.lease(&repository, &inner.layout.held_blob(&repository, &digest))? {
+            true => files::size_of(&inner.layout.blob(&digest)),
+            false => Ok(None),
+        })
+        .await
     }
 
-    /// Lets `repository` hold a blob that `from` holds, without a copy; `false` when `from` does not hold it.
+    /// Takes the blob from this repository; `false` when it holds none of this digest. The bytes stay until they are
+    /// collected: other repositories may hold them.
+    ///
+    /// # Errors
+    /// The record cannot be removed.
+    pub async fn delete_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<bool, StorageError> {
+        let (repository, digest) = (repository.clone(), digest.clone());
+        self.run(move |inner| {
+            let _changing = inner.changing(&repository);
+            files::remove(&inner.layout.held_blob(&repository, &digest))
+        })
+        .await
+    }
+
+    /// The repositories that hold this blob, sorted.
+    ///
+    /// # Errors
+    /// A directory cannot be listed.
+    pub async fn holders(&self, digest: &Digest) -> Result<Vec<RepositoryName>, StorageError> {
+        let digest = digest.clone();
+        self.run(move |inner| {
+            let mut names = Vec::new();
+            if files::size_of(&inner.layout.blob(&digest))?.is_none() {
+                return Ok(names);
+            }
+            inner.walk_repositories(&mut |name, _| {
+                if files::size_of(&inner.layout.held_blob(name, &digest))?.is_some() {
+                    names.push(name.clone());
+                }
+                Ok(())
+            })?;
+            names.sort();
+            Ok(names)
+        })
+        .await
+    }
+
+    /// Lets `repository` hold a blob that `from` holds, without a copy, and returns its size in bytes; `None` when
+    /// `from` does not hold it.
     /// Whether the caller may read `from` is for the caller to know.
     ///
     /// # Errors
@@ -58,15 +100,15 @@ impl Storage {
         repository: &RepositoryName,
         from: &RepositoryName,
         digest: &Digest,
-    ) -> Result<bool, StorageError> {
+    ) -> Result<Option<u64>, StorageError> {
         let (repository, from, digest) = (repository.clone(), from.clone(), digest.clone());
         self.run(move |inner| {
-            let _committing = inner.committing();
-            if inner.held_blob_size(&from, &digest)?.is_none() {
-                return Ok(false);
+            let _changing = inner.changing(&repository);
+            let size = inner.held_blob_size(&from, &digest)?;
+            if size.is_some() {
+                inner.hold_blob(&repository, &digest)?;
             }
-            inner.hold_blob(&repository, &digest)?;
-            Ok(true)
+            Ok(size)
         })
         .await
     }
@@ -87,13 +129,14 @@ impl Inner {
     /// Records that the repository holds the blob. The caller is committing.
     pub(super) fn hold_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), StorageError> {
         let path = self.layout.held_blob(repository, digest);
-        if files::size_of(&path)?.is_some() {
+        if files::renew(&path)? {
             return Ok(());
         }
         let Some(directory) = path.parent() else { return Ok(()) };
         files::create_directory(directory)?;
         // An empty file is complete as soon as it has a name.
-        File::create(&path).map_err(|source| StorageError::Create { path: path.clone(), source })?;
+        let made = files::writing().create(true).truncate(true).open(&path);
+        made.map_err(|source| StorageError::Create { path: path.clone(), source })?;
         files::sync_directory(directory)
     }
 
@@ -110,16 +153,5 @@ impl Inner {
         self.bytes.fetch_add(size, Ordering::Relaxed);
         self.bytes.fetch_sub(before.unwrap_or(0), Ordering::Relaxed);
         Ok(())
-    }
-
-    /// Writes a small blob whole. The caller is committing.
-    pub(super) fn write_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StorageError> {
-        let temporary = self.layout.temporary();
-        files::write_new(&temporary, bytes)?;
-        let placed = self.commit_blob(&temporary, digest, bytes.len() as u64);
-        if placed.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        placed
     }
 }

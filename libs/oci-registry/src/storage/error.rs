@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::Digest;
+use crate::{Digest, Tag};
 
 /// Why storage could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +91,12 @@ pub enum StorageError {
         /// The blob.
         path: PathBuf,
     },
+    /// No collection or check of this number has taken anything out that is still there.
+    #[error("there is no run {run} in quarantine")]
+    RunUnknown {
+        /// Seconds since 1970 at its start.
+        run: u64,
+    },
     /// No upload session of this id in this repository.
     #[error("no such upload")]
     UploadUnknown,
@@ -117,7 +123,7 @@ pub enum StorageError {
     #[error("a later request has taken this upload over")]
     UploadSuperseded,
     /// The client's bytes stopped coming.
-    #[error("the upload was interrupted")]
+    #[error("the body did not arrive in full")]
     Interrupted(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// More bytes than a blob may have.
     #[error("larger than the limit of {limit} bytes")]
@@ -133,6 +139,25 @@ pub enum StorageError {
         /// As computed.
         actual: Digest,
     },
+    /// Fewer bytes are free than [`super::Limits::min_free`]; nothing more is taken in.
+    #[error("{free} bytes are free on the registry's disk, {min_free} are kept free")]
+    NearlyFull {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are to stay free.
+        min_free: u64,
+    },
+    /// Tags stay where they point to ([`super::Limits::immutable_tags`]).
+    #[error("tag {tag} points to {digest} and may not be moved")]
+    TagImmutable {
+        /// The tag.
+        tag: Tag,
+        /// What it points to.
+        digest: Digest,
+    },
+    /// The tag or manifest is not what the client expected it to be.
+    #[error("it was changed meanwhile")]
+    ConditionFailed,
     /// The manifest is not acceptable.
     #[error("invalid manifest: {0}")]
     ManifestInvalid(String),
@@ -142,8 +167,11 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// Whether the disk, or the user's share of it, is full.
+    /// Whether the disk, or the user's share of it, is full, or so full that nothing more is taken in.
     pub fn is_full(&self) -> bool {
+        if matches!(self, Self::NearlyFull { .. }) {
+            return true;
+        }
         let (Self::Create { source, .. }
         | Self::Write { source, .. }
         | Self::Sync { source, .. }
@@ -152,5 +180,10 @@ impl StorageError {
             return false;
         };
         matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
+    /// Whether the content is at fault and not the disk.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::DigestMismatch { .. } | Self::ManifestInvalid(_))
     }
 }

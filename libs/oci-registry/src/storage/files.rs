@@ -1,20 +1,41 @@
 //! Durable file work: nothing is in its place before its bytes are on the disk. Blocking; called on the blocking pool.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 use super::StorageError;
 
+/// A record's lease is renewed when it is older than this.
+pub(super) const LEASE: Duration = Duration::from_secs(60);
+
+/// Makes directories that are others' business at most as far as the group, whatever the umask lets pass.
+pub(super) fn new_directory() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.mode(0o750);
+    builder
+}
+
+/// Opens for writing. A file that is made then is the group's to read and nobody else's, whatever the umask lets pass.
+pub(super) fn writing() -> OpenOptions {
+    let mut options = File::options();
+    options.write(true).mode(0o640);
+    options
+}
+
 /// Makes a directory and its parents; each new entry is on the disk when this returns.
 pub(super) fn create_directory(path: &Path) -> Result<(), StorageError> {
-    match fs::create_dir(path) {
+    match new_directory().create(path) {
         Ok(()) => path.parent().map_or(Ok(()), sync_directory),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = path.parent().ok_or_else(|| StorageError::Create { path: path.to_owned(), source: error })?;
             create_directory(parent)?;
-            match fs::create_dir(path) {
+            match new_directory().create(path) {
                 Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
                     Err(StorageError::Create { path: path.to_owned(), source })
                 }
@@ -34,7 +55,8 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), StorageError> {
 
 /// Writes a new file and brings its bytes to the disk. A failed attempt leaves nothing behind.
 pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
-    let mut file = File::create_new(path).map_err(|source| StorageError::Create { path: path.to_owned(), source })?;
+    let file = writing().create_new(true).open(path);
+    let mut file = file.map_err(|source| StorageError::Create { path: path.to_owned(), source })?;
     let written = file
         .write_all(bytes)
         .map_err(|source| StorageError::Write { path: path.to_owned(), source })
@@ -69,6 +91,41 @@ pub(super) fn size_of(path: &Path) -> Result<Option<u64>, StorageError> {
     }
 }
 
+/// Whether the lease of a record runs for less than [`LEASE`]; `None` when there is no such record.
+pub(super) fn is_fresh(path: &Path) -> Result<Option<bool>, StorageError> {
+    match fs::metadata(path).and_then(|metadata| metadata.modified()) {
+        // A time to come is a clock that was set: renewed like one long past.
+        Ok(time) => Ok(Some(time.elapsed().is_ok_and(|age| age < LEASE))),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(source) => Err(StorageError::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// Renews the lease of a record if it is not fresh; `false` when there is no such record. The caller is committing.
+pub(super) fn renew(path: &Path) -> Result<bool, StorageError> {
+    match is_fresh(path)? {
+        Some(false) => {}
+        fresh => return Ok(fresh.is_some()),
+    }
+    let only_modified = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+    };
+    match rustix::fs::utimensat(CWD, path, &only_modified, AtFlags::empty()).map_err(io::Error::from) {
+        Ok(()) => Ok(true),
+        Err(error) if is_absent(&error) => Ok(false),
+        Err(source) => Err(StorageError::Write { path: path.to_owned(), source }),
+    }
+}
+
+/// Bytes that an ordinary user may still write to the file system of this path.
+pub(super) fn free_bytes(path: &Path) -> Result<u64, StorageError> {
+    match rustix::fs::statvfs(path) {
+        Ok(found) => Ok(found.f_bavail.saturating_mul(found.f_frsize)),
+        Err(error) => Err(StorageError::Read { path: path.to_owned(), source: error.into() }),
+    }
+}
+
 /// The whole of a small file; `None` when there is none.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
     match fs::read(path) {
@@ -97,6 +154,6 @@ pub(super) fn list(path: &Path) -> Result<Vec<(String, fs::FileType)>, StorageEr
     Ok(found)
 }
 
-fn is_absent(error: &io::Error) -> bool {
+pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

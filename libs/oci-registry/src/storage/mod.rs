@@ -5,29 +5,38 @@
 //! be seen is complete, wherever the process is killed. What is left over is unreachable and swept or collected.
 
 mod blob;
+mod cached;
+mod contents;
 mod error;
+mod expire;
 mod files;
 mod layout;
+pub mod maintenance;
 mod manifest;
 mod open;
+mod received;
+mod record;
+mod referrers;
+mod session;
 mod upload;
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 pub use blob::Blob;
 pub use error::StorageError;
+pub use manifest::{Precondition, Stored};
 pub use upload::Upload;
 
 use crate::RepositoryName;
 use layout::Layout;
-use upload::Session;
+use session::Session;
 
 /// Limits of a [`Storage`].
 #[derive(Debug, Clone)]
@@ -38,12 +47,22 @@ pub struct Limits {
     pub max_manifest_size: u64,
     /// An upload session that nobody has written to for this long is removed; see [`Storage::expire_uploads`].
     pub upload_expiry: Duration,
+    /// With fewer bytes free on the disk than this, uploads and manifests end with [`StorageError::NearlyFull`].
+    pub min_free: u64,
+    /// Whether a tag stays where it points to until it is deleted; [`StorageError::TagImmutable`] otherwise.
+    pub immutable_tags: bool,
 }
 
 impl Default for Limits {
-    /// 20 GiB, 4 MiB, one day.
+    /// 20 GiB, 4 MiB, one day, nothing kept free, tags move.
     fn default() -> Self {
-        Self { max_blob_size: 20 << 30, max_manifest_size: 4 << 20, upload_expiry: Duration::from_secs(24 * 3600) }
+        Self {
+            max_blob_size: 20 << 30,
+            max_manifest_size: 4 << 20,
+            upload_expiry: Duration::from_secs(24 * 3600),
+            min_free: 0,
+            immutable_tags: false,
+        }
     }
 }
 
@@ -70,12 +89,20 @@ struct Inner {
     layout: Layout,
     limits: Limits,
     sessions: Mutex<HashMap<Uuid, Arc<Session>>>,
+    /// As many files of sessions that nobody writes to stay open.
+    open_sessions: Arc<Semaphore>,
     /// Held over every change of what can be seen, so that a check and the change that rests on it are one.
     commit: Mutex<()>,
+    /// Counts the changes of each repository since the start; see [`Inner::changing`].
+    generations: Mutex<HashMap<RepositoryName, u64>>,
+    /// Moving average of the time that a batch of an upload takes to be written, in microseconds.
+    write_latency: AtomicU64,
+    /// One piece of upkeep at a time.
+    maintenance: Arc<tokio::sync::Mutex<()>>,
     blobs: AtomicU64,
     bytes: AtomicU64,
     /// Carries the lock on the root for as long as this lives.
-    _lock: File,
+    _lock: open::RootLock,
 }
 
 impl Storage {
@@ -87,6 +114,25 @@ impl Storage {
     /// How much is stored; counted at start and kept up to date since.
     pub fn usage(&self) -> Usage {
         Usage { blobs: self.inner.blobs.load(Ordering::Relaxed), bytes: self.inner.bytes.load(Ordering::Relaxed) }
+    }
+
+    /// Bytes that are free on the disk of the root.
+    ///
+    /// # Errors
+    /// The file system cannot tell.
+    pub fn free(&self) -> Result<u64, StorageError> {
+        files::free_bytes(self.inner.layout.root())
+    }
+
+    /// What it takes lately to write one batch (512 KiB) of an upload.
+    pub fn write_latency(&self) -> Duration {
+        Duration::from_micros(self.inner.write_latency.load(Ordering::Relaxed))
+    }
+
+    /// How often a change of this repository has begun since the start, leases included. One that has begun may still
+    /// be under way.
+    pub fn generation(&self, repository: &RepositoryName) -> u64 {
+        self.inner.generation(repository)
     }
 
     /// The repositories that hold a blob or a manifest, sorted.
@@ -135,24 +181,71 @@ impl Storage {
 impl Inner {
     /// Calls `visit` with each repository directory and the names of its directories, in no particular order.
     fn walk_repositories(&self, visit: &mut Visit<'_>) -> Result<(), StorageError> {
-        let mut waiting: Vec<(PathBuf, Option<String>)> = vec![(self.layout.repositories(), None)];
-        while let Some((path, name)) = waiting.pop() {
-            let directories: Vec<String> =
-                files::list(&path)?.into_iter().filter(|(_, kind)| kind.is_dir()).map(|(entry, _)| entry).collect();
-            for entry in directories.iter().filter(|entry| !entry.starts_with('_')) {
-                let below = name.as_ref().map_or_else(|| entry.clone(), |name| format!("{name}/{entry}"));
-                waiting.push((path.join(entry), Some(below)));
-            }
-            if let Some(Ok(name)) = name.map(|name| name.parse::<RepositoryName>()) {
-                visit(&name, &directories)?;
-            }
-        }
-        Ok(())
+        walk_repositories(&self.layout, visit)
+    }
+
+    /// A batch of an upload has been written since `begun`.
+    fn wrote(&self, begun: Instant) {
+        let latest = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let before = self.write_latency.load(Ordering::Relaxed);
+        // Two writers at once may lose one of their samples; an average stands that.
+        self.write_latency.store(before - before / 8 + latest / 8, Ordering::Relaxed);
     }
 
     fn committing(&self) -> MutexGuard<'_, ()> {
         lock(&self.commit)
     }
+
+    /// As [`Inner::committing`], for a change of this repository or of a lease in it. Whoever looked at the repository
+    /// without the lock sees by its generation that what was seen may no longer be so.
+    fn changing(&self, repository: &RepositoryName) -> MutexGuard<'_, ()> {
+        let committing = self.committing();
+        *lock(&self.generations).entry(repository.clone()).or_default() += 1;
+        committing
+    }
+
+    fn generation(&self, repository: &RepositoryName) -> u64 {
+        lock(&self.generations).get(repository).copied().unwrap_or_default()
+    }
+
+    /// Makes sure that a record is there and stays for a while: somebody is being told that it is.
+    fn lease(&self, repository: &RepositoryName, record: &Path) -> Result<bool, StorageError> {
+        match files::is_fresh(record)? {
+            None => Ok(false),
+            Some(true) => Ok(true),
+            Some(false) => {
+                let _changing = self.changing(repository);
+                files::renew(record)
+            }
+        }
+    }
+
+    /// Refuses to take more in when the disk is nearly full.
+    fn check_free(&self) -> Result<(), StorageError> {
+        let min_free = self.limits.min_free;
+        if min_free == 0 {
+            return Ok(());
+        }
+        let free = files::free_bytes(self.layout.root())?;
+        if free < min_free { Err(StorageError::NearlyFull { free, min_free }) } else { Ok(()) }
+    }
+}
+
+/// See [`Inner::walk_repositories`].
+fn walk_repositories(layout: &Layout, visit: &mut Visit<'_>) -> Result<(), StorageError> {
+    let mut waiting: Vec<(PathBuf, Option<String>)> = vec![(layout.repositories(), None)];
+    while let Some((path, name)) = waiting.pop() {
+        let directories: Vec<String> =
+            files::list(&path)?.into_iter().filter(|(_, kind)| kind.is_dir()).map(|(entry, _)| entry).collect();
+        for entry in directories.iter().filter(|entry| !entry.starts_with('_')) {
+            let below = name.as_ref().map_or_else(|| entry.clone(), |name| format!("{name}/{entry}"));
+            waiting.push((path.join(entry), Some(below)));
+        }
+        if let Some(Ok(name)) = name.map(|name| name.parse::<RepositoryName>()) {
+            visit(&name, &directories)?;
+        }
+    }
+    Ok(())
 }
 
 /// The lock, also after a panic elsewhere: every value behind one here is valid between any two statements.

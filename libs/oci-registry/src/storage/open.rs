@@ -1,10 +1,12 @@
 //! Opening a root directory: lock, layout, sweep, count.
 
 use std::collections::HashMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
+
+use tokio::sync::Semaphore;
 
 use super::layout::Layout;
 use super::{Inner, Limits, Storage, StorageError, Usage, files, finished};
@@ -13,6 +15,9 @@ use crate::Algorithm;
 const VERSION: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 /// Tags belong to repositories, which an image layout's index cannot express: it is there, and stays empty.
 const INDEX: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+/// Files of upload sessions that stay open while nobody writes to them. A client that sends a blob in many pieces saves
+/// a sync with each; a process often may have no more than 1024 files open.
+pub(super) const OPEN_SESSIONS: usize = 64;
 
 impl Storage {
     /// Opens a registry's directory, or makes a new one: locks it, removes unfinished files and expired upload
@@ -28,7 +33,9 @@ impl Storage {
 }
 
 fn open(layout: Layout, limits: Limits) -> Result<Storage, StorageError> {
-    fs::create_dir_all(layout.root())
+    files::new_directory()
+        .recursive(true)
+        .create(layout.root())
         .map_err(|source| StorageError::Create { path: layout.root().to_owned(), source })?;
     let lock = hold(&layout)?;
     for directory in [layout.blobs(), layout.repositories(), layout.temporaries()] {
@@ -44,26 +51,42 @@ fn open(layout: Layout, limits: Limits) -> Result<Storage, StorageError> {
         layout,
         limits,
         sessions: Mutex::new(HashMap::new()),
+        open_sessions: Arc::new(Semaphore::new(OPEN_SESSIONS)),
         commit: Mutex::new(()),
+        generations: Mutex::new(HashMap::new()),
+        write_latency: AtomicU64::new(0),
+        maintenance: Arc::default(),
         blobs: AtomicU64::new(usage.blobs),
         bytes: AtomicU64::new(usage.bytes),
         _lock: lock,
     };
     inner.expire_uploads()?;
+    inner.complete_referrers()?;
     Ok(Storage { inner: Arc::new(inner) })
 }
 
+/// The lock on a registry's directory.
+#[derive(Debug)]
+pub(super) struct RootLock(File);
+
+impl Drop for RootLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that was just forked has the descriptor too until it executes its program, and the
+        // lock would last as long. When this fails, closing ends the lock as far as it can.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Takes the lock on the root; the kernel lets go of it with the process, however that ends.
-fn hold(layout: &Layout) -> Result<File, StorageError> {
+fn hold(layout: &Layout) -> Result<RootLock, StorageError> {
     let path = layout.lock();
-    let file = File::options()
+    let file = files::writing()
         .create(true)
         .truncate(false)
-        .write(true)
         .open(&path)
         .map_err(|source| StorageError::Create { path: path.clone(), source })?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(RootLock(file)),
         Err(TryLockError::WouldBlock) => Err(StorageError::Locked { path: layout.root().to_owned() }),
         Err(TryLockError::Error(source)) => Err(StorageError::Create { path, source }),
     }
@@ -95,7 +118,7 @@ fn check_version(layout: &Layout) -> Result<(), StorageError> {
     if version["imageLayoutVersion"] == "1.0.0" { Ok(()) } else { Err(StorageError::Layout { path }) }
 }
 
-fn count(layout: &Layout) -> Result<Usage, StorageError> {
+pub(super) fn count(layout: &Layout) -> Result<Usage, StorageError> {
     let mut usage = Usage::default();
     for algorithm in Algorithm::ALL {
         let directory = layout.blobs().join(algorithm.name());

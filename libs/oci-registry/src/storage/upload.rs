@@ -1,9 +1,7 @@
 //! Upload sessions. A session is one file; its length is the offset, so it outlives the process.
 
-use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
@@ -11,31 +9,16 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Inner, Storage, StorageError, files, finished, layout, lock};
-use crate::{Algorithm, Digest, Hasher, RepositoryName};
+use super::received::{Hashing, Known, Received};
+use super::session::{Session, Turn};
+use super::{Inner, Storage, StorageError, files, finished, lock};
+use crate::{Algorithm, Digest, RepositoryName};
 
 /// Bytes that are gathered before they go to the blocking pool. While one batch is written the next is gathered.
 const BATCH: usize = 512 << 10;
 
-/// What all requests of one session share.
-#[derive(Debug)]
-pub(super) struct Session {
-    repository: RepositoryName,
-    path: PathBuf,
-    /// `None` until first used after a start, and after a failed write: then the file is read and hashed anew.
-    content: Mutex<Option<Content>>,
-    /// One request writes at a time.
-    turn: Arc<tokio::sync::Mutex<()>>,
-    /// Cancelled when a later request comes: a connection that hangs must not keep its successor out.
-    latest: Mutex<CancellationToken>,
-}
-
-#[derive(Debug)]
-struct Content {
-    file: File,
-    hasher: Hasher,
-    offset: u64,
-}
+/// Writing of a batch; its result is the hashing of that batch where it goes on.
+type Writing = JoinHandle<Result<Option<Hashing>, StorageError>>;
 
 /// A session that this request may write to until a later one takes it over. Dropping it keeps the bytes.
 #[derive(Debug)]
@@ -45,26 +28,33 @@ pub struct Upload {
     id: Uuid,
     superseded: CancellationToken,
     /// Goes with every piece of blocking work: when the request is dropped, the next one waits for that work to end.
-    turn: Arc<tokio::sync::OwnedMutexGuard<()>>,
+    turn: Arc<Turn>,
 }
 
 impl Storage {
-    /// Begins an upload session.
+    /// Begins an upload session. `algorithm` is what its digest will be of; when it turns out to be of another one, or
+    /// the process was restarted meanwhile, the bytes are hashed once more at the end.
     ///
     /// # Errors
-    /// The session's file cannot be made.
-    pub async fn start_upload(&self, repository: &RepositoryName) -> Result<Upload, StorageError> {
+    /// [`StorageError::NearlyFull`], or the session's file cannot be made.
+    pub async fn start_upload(
+        &self,
+        repository: &RepositoryName,
+        algorithm: Algorithm,
+    ) -> Result<Upload, StorageError> {
         let id = Uuid::new_v4();
         let path = self.inner.layout.upload(repository, id);
-        let new = path.clone();
-        self.run(move |_| {
-            if let Some(directory) = new.parent() {
+        let session = Arc::new(Session::new(repository.clone(), path, algorithm));
+        let new = Arc::clone(&session);
+        self.run(move |inner| {
+            inner.check_free()?;
+            if let Some(directory) = new.path.parent() {
                 files::create_directory(directory)?;
             }
-            File::create_new(&new).map(drop).map_err(|source| StorageError::Create { path: new, source })
+            *lock(&new.received) = Known::Open(Received::create(&new.path, new.algorithm)?);
+            Ok(())
         })
         .await?;
-        let session = Arc::new(Session::new(repository.clone(), path));
         lock(&self.inner.sessions).insert(id, Arc::clone(&session));
         self.claim(session, id).await
     }
@@ -88,15 +78,6 @@ impl Storage {
         self.run(move |_| files::size_of(&path)?.ok_or(StorageError::UploadUnknown)).await
     }
 
-    /// Removes the sessions that nobody has written to for [`super::Limits::upload_expiry`] and returns how many those
-    /// were. Done at start; a program that runs for long does it from time to time, for each session holds a file open.
-    ///
-    /// # Errors
-    /// A directory cannot be listed or a file not be removed.
-    pub async fn expire_uploads(&self) -> Result<u64, StorageError> {
-        self.run(|inner| inner.expire_uploads()).await
-    }
-
     async fn session(&self, repository: &RepositoryName, id: Uuid) -> Result<Arc<Session>, StorageError> {
         let known = lock(&self.inner.sessions).get(&id).cloned();
         if let Some(session) = known {
@@ -105,14 +86,14 @@ impl Storage {
         let path = self.inner.layout.upload(repository, id);
         let look = path.clone();
         self.run(move |_| files::size_of(&look)?.ok_or(StorageError::UploadUnknown)).await?;
-        let new = Arc::new(Session::new(repository.clone(), path));
+        let new = Arc::new(Session::new(repository.clone(), path, Algorithm::Sha256));
         Ok(Arc::clone(lock(&self.inner.sessions).entry(id).or_insert(new)))
     }
 
     async fn claim(&self, session: Arc<Session>, id: Uuid) -> Result<Upload, StorageError> {
         let superseded = CancellationToken::new();
         std::mem::replace(&mut *lock(&session.latest), superseded.clone()).cancel();
-        let turn = Arc::clone(&session.turn).lock_owned().await;
+        let turn = Turn::of(Arc::clone(&self.inner), Arc::clone(&session), id).await;
         let upload = Upload { storage: self.clone(), session, id, superseded, turn: Arc::new(turn) };
         if upload.superseded.is_cancelled() {
             return Err(StorageError::UploadSuperseded);
@@ -128,47 +109,6 @@ impl Storage {
     }
 }
 
-impl Inner {
-    pub(super) fn expire_uploads(&self) -> Result<u64, StorageError> {
-        let mut expired = Vec::new();
-        self.walk_repositories(&mut |name, _| {
-            let directory = self.layout.repository(name).join(layout::UPLOADS);
-            for (id, kind) in files::list(&directory)? {
-                let path = directory.join(&id);
-                // The file system's own clock wrote the time that this compares with.
-                let age =
-                    fs::symlink_metadata(&path).and_then(|metadata| metadata.modified()).map(|time| time.elapsed());
-                let is_old = matches!(age, Ok(Ok(age)) if age > self.limits.upload_expiry);
-                if let (false, true, Ok(id)) = (kind.is_dir(), is_old, Uuid::try_parse(&id)) {
-                    expired.push((id, path));
-                }
-            }
-            Ok(())
-        })?;
-        let mut removed = 0;
-        for (id, path) in expired {
-            let session = lock(&self.sessions).get(&id).cloned();
-            // Whoever is writing, however slowly, keeps the session.
-            let turn = session.as_ref().map(|session| session.turn.try_lock());
-            if matches!(turn, Some(Err(_))) {
-                continue;
-            }
-            tracing::info!(path = %path.display(), "removing an abandoned upload");
-            files::remove(&path)?;
-            lock(&self.sessions).remove(&id);
-            removed += 1;
-        }
-        Ok(removed)
-    }
-}
-
-impl Session {
-    fn new(repository: RepositoryName, path: PathBuf) -> Self {
-        let (turn, latest) = (Arc::default(), Mutex::new(CancellationToken::new()));
-        Self { repository, path, content: Mutex::new(None), turn, latest }
-    }
-}
-
 impl Upload {
     /// The session's id.
     pub fn id(&self) -> Uuid {
@@ -180,7 +120,12 @@ impl Upload {
     /// # Errors
     /// The file of a session from before a restart cannot be read.
     pub async fn offset(&self) -> Result<u64, StorageError> {
-        self.run(|_, session| Ok(opened(&mut lock(&session.content), &session.path)?.offset)).await
+        // Nothing of the session is being written: this request has its turn.
+        let known = lock(&self.session.received).offset();
+        match known {
+            Some(offset) => Ok(offset),
+            None => self.run(|_, session| Ok(session.open(&mut lock(&session.received))?.offset)).await,
+        }
     }
 
     /// Appends a body and returns the new offset in bytes. `announced` is the body's length where the client gave one.
@@ -221,7 +166,7 @@ impl Upload {
         let mut body = std::pin::pin!(body);
         let limit = self.storage.inner.limits.max_blob_size.min(begin.saturating_add(most));
         let mut end = begin;
-        let mut writing: Option<JoinHandle<Result<(), StorageError>>> = None;
+        let mut writing: Option<Writing> = None;
         loop {
             let (batch, broken) = tokio::select! {
                 gathered = gather(&mut body) => gathered,
@@ -229,19 +174,17 @@ impl Upload {
             };
             let length: u64 = batch.iter().map(|bytes| bytes.len() as u64).sum();
             if let Some(earlier) = writing.take() {
-                finished(earlier).await?;
+                written(earlier).await?;
             }
             end += length;
             if length > 0 && end <= limit {
                 let (session, turn) = (Arc::clone(&self.session), Arc::clone(&self.turn));
-                writing = Some(tokio::task::spawn_blocking(move || {
-                    let _turn = turn;
-                    write(&session, &batch)
-                }));
+                let inner = Arc::clone(&self.storage.inner);
+                writing = Some(tokio::task::spawn_blocking(move || write(&inner, &session, &turn, &batch.into())));
             }
             if broken.is_some() || length == 0 || end > limit {
                 if let Some(last) = writing.take() {
-                    finished(last).await?;
+                    written(last).await?;
                 }
                 return broken.map_or(Ok(end), Err);
             }
@@ -251,23 +194,28 @@ impl Upload {
     /// Checks the digest, brings the bytes to the disk and lets the repository hold the blob. Returns its size in bytes.
     ///
     /// # Errors
-    /// [`StorageError::DigestMismatch`]; the session and its bytes are gone then.
+    /// [`StorageError::DigestMismatch`] and [`StorageError::Sync`]; the session and its bytes are gone then.
     pub async fn finish(self, digest: &Digest) -> Result<u64, StorageError> {
         let (expected, id) = (digest.clone(), self.id);
         self.run(move |inner, session| {
-            let mut slot = lock(&session.content);
-            let content = opened(&mut slot, &session.path)?;
-            let (actual, size) = (content.hasher.clone().finish(), content.offset);
+            let mut known = lock(&session.received);
+            let received = session.open(&mut known)?;
+            let size = received.offset;
+            let actual = received
+                .digest(expected.algorithm())
+                .map_err(|source| StorageError::Read { path: session.path.clone(), source })?;
             let result = if actual == expected {
-                content.file.sync_all().map_err(|source| StorageError::Sync { path: session.path.clone(), source })?;
-                let _committing = inner.committing();
+                session.settle(inner, id, &mut known, Known::sync)?;
+                // Should the next steps fail, it is looked for anew: it may have been moved already.
+                *known = Known::Nothing;
+                let _changing = inner.changing(&session.repository);
                 inner.commit_blob(&session.path, &expected, size)?;
                 inner.hold_blob(&session.repository, &expected).map(|()| size)
             } else {
                 files::remove(&session.path)?;
                 Err(StorageError::DigestMismatch { expected, actual })
             };
-            slot.take();
+            *known = Known::Nothing;
             lock(&inner.sessions).remove(&id);
             result
         })
@@ -285,9 +233,9 @@ impl Upload {
     async fn remove(&self) -> Result<(), StorageError> {
         let id = self.id;
         self.run(move |inner, session| {
-            let mut slot = lock(&session.content);
+            let mut known = lock(&session.received);
             files::remove(&session.path)?;
-            slot.take();
+            *known = Known::Nothing;
             lock(&inner.sessions).remove(&id);
             Ok(())
         })
@@ -296,9 +244,12 @@ impl Upload {
 
     async fn truncate(&self, offset: u64) -> Result<(), StorageError> {
         self.run(move |_, session| {
-            let mut slot = lock(&session.content);
-            let result = slot.as_ref().map_or(Ok(()), |content| content.file.set_len(offset));
-            slot.take();
+            let mut known = lock(&session.received);
+            let result = match &*known {
+                Known::Open(received) => received.file.set_len(offset),
+                Known::Closed { .. } | Known::Nothing => Ok(()),
+            };
+            *known = Known::Nothing;
             result.map_err(|source| StorageError::Write { path: session.path.clone(), source })
         })
         .await
@@ -338,52 +289,116 @@ where
     (batch, None)
 }
 
-/// Writes and hashes in one go under the session's lock: a request that is dropped meanwhile leaves both in step.
-fn write(session: &Session, batch: &[Bytes]) -> Result<(), StorageError> {
-    let mut guard = lock(&session.content);
-    let content = opened(&mut guard, &session.path)?;
-    let before = content.offset;
-    for bytes in batch {
-        if let Err(source) = content.file.write_all(bytes) {
+/// Waits until a batch is written and hashed.
+async fn written(writing: Writing) -> Result<(), StorageError> {
+    match finished(writing).await? {
+        Some(hashing) => finished(hashing).await,
+        None => Ok(()),
+    }
+}
+
+/// Writes a batch under the session's lock. The turn is kept until it is hashed too: when the request is dropped
+/// meanwhile, the next one finds both in step.
+fn write(
+    inner: &Inner,
+    session: &Session,
+    turn: &Arc<Turn>,
+    batch: &Arc<[Bytes]>,
+) -> Result<Option<Hashing>, StorageError> {
+    inner.check_free()?;
+    let begun = Instant::now();
+    let mut known = lock(&session.received);
+    let received = session.open(&mut known)?;
+    let before = received.offset;
+    match received.append(batch, turn) {
+        Ok(hashing) => {
+            inner.wrote(begun);
+            Ok(hashing)
+        }
+        Err(source) => {
             // Back to the last whole batch; if even that fails, what is there is read anew.
-            let _ = content.file.set_len(before);
-            guard.take();
-            return Err(StorageError::Write { path: session.path.clone(), source });
+            let _ = received.file.set_len(before);
+            *known = Known::Nothing;
+            Err(StorageError::Write { path: session.path.clone(), source })
         }
-        content.hasher.update(bytes);
-        content.offset += bytes.len() as u64;
     }
-    Ok(())
 }
 
-fn opened<'a>(slot: &'a mut Option<Content>, path: &Path) -> Result<&'a mut Content, StorageError> {
-    let content = match slot.take() {
-        Some(content) => content,
-        None => reopen(path)?,
-    };
-    Ok(slot.insert(content))
-}
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io;
+    use std::path::Path;
 
-/// Opens a session's file and hashes what is there.
-fn reopen(path: &Path) -> Result<Content, StorageError> {
-    let failed = |source: std::io::Error| {
-        if source.kind() == std::io::ErrorKind::NotFound {
-            StorageError::UploadUnknown
-        } else {
-            StorageError::Read { path: path.to_owned(), source }
-        }
-    };
-    let mut file = fs::OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
-    let mut hasher = Algorithm::Sha256.hasher();
-    let mut buffer = vec![0; BATCH];
-    let mut offset = 0;
-    while offset < length {
-        let wanted = usize::try_from(length - offset).unwrap_or(BATCH).min(BATCH);
-        file.read_exact(&mut buffer[..wanted]).map_err(failed)?;
-        hasher.update(&buffer[..wanted]);
-        offset += wanted as u64;
+    use super::super::open::OPEN_SESSIONS;
+    use super::super::{Limits, Usage};
+    use super::*;
+
+    fn name() -> RepositoryName {
+        "a".parse().unwrap()
     }
-    file.seek(SeekFrom::Start(offset)).map_err(failed)?;
-    Ok(Content { file, hasher, offset })
+
+    async fn append(upload: &Upload, bytes: &'static [u8]) {
+        let body = futures::stream::iter([Ok::<_, io::Error>(Bytes::from_static(bytes))]);
+        upload.append(body, None).await.unwrap();
+    }
+
+    /// Files of upload sessions below this root that are open.
+    fn open_below(root: &Path) -> usize {
+        let uploads = root.join("repositories");
+        let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+        let targets = descriptors.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+        targets.filter(|target| target.starts_with(&uploads)).count()
+    }
+
+    #[tokio::test]
+    async fn bytes_that_may_not_have_reached_the_disk_are_not_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Storage::open(directory.path(), Limits::default()).await.unwrap();
+        let upload = storage.start_upload(&name(), Algorithm::Sha256).await.unwrap();
+        append(&upload, b"layer").await;
+        if let Known::Open(received) = &mut *lock(&upload.session.received) {
+            // What cannot be synced.
+            received.file = File::open("/dev/null").unwrap();
+        }
+        let (id, path) = (upload.id(), upload.session.path.clone());
+        let failed = upload.finish(&Digest::sha256_of(b"layer")).await;
+        assert!(matches!(failed, Err(StorageError::Sync { .. })), "{failed:?}");
+        assert!(!path.exists());
+        assert!(matches!(storage.upload(&name(), id).await, Err(StorageError::UploadUnknown)));
+        assert_eq!(storage.usage(), Usage::default());
+    }
+
+    #[tokio::test]
+    async fn sessions_that_wait_keep_few_files_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Storage::open(directory.path(), Limits::default()).await.unwrap();
+        let mut ids = Vec::new();
+        for _ in 0..OPEN_SESSIONS + 3 {
+            ids.push(storage.start_upload(&name(), Algorithm::Sha256).await.unwrap().id());
+        }
+        assert_eq!(open_below(directory.path()), 0, "empty ones");
+        for id in &ids {
+            append(&storage.upload(&name(), *id).await.unwrap(), b"half").await;
+        }
+        for id in &ids {
+            // Has its turn when the last one's file is closed.
+            assert_eq!(storage.upload(&name(), *id).await.unwrap().offset().await.unwrap(), 4);
+        }
+        assert_eq!(open_below(directory.path()), OPEN_SESSIONS);
+
+        // One of them was changed by somebody else.
+        let closed = &ids[OPEN_SESSIONS..];
+        fs::write(storage.inner.layout.upload(&name(), closed[2]), b"other").unwrap();
+        for (id, whole) in closed.iter().zip([&b"half and half"[..], b"half and half", b"other and half"]) {
+            let upload = storage.upload(&name(), *id).await.unwrap();
+            append(&upload, b" and half").await;
+            assert_eq!(upload.finish(&Digest::sha256_of(whole)).await.unwrap(), whole.len() as u64);
+        }
+        for id in &ids[..OPEN_SESSIONS] {
+            storage.upload(&name(), *id).await.unwrap().cancel().await.unwrap();
+        }
+        assert_eq!(open_below(directory.path()), 0);
+        assert_eq!(storage.inner.open_sessions.available_permits(), OPEN_SESSIONS);
+    }
 }

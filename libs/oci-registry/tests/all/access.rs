@@ -111,10 +111,13 @@ async fn a_mount_needs_access_to_where_it_comes_from() {
     let server = Server::start_with(Arc::new(NotSecret), Default::default()).await;
     let digest = Digest::sha256_of(b"secret");
     http().post(server.url(&format!("/v2/secret/blobs/uploads/?digest={digest}"))).body("secret").send().await.unwrap();
-    let mount =
-        http().post(server.url(&format!("/v2/mine/blobs/uploads/?mount={digest}&from=secret"))).send().await.unwrap();
-    assert_eq!(mount.status(), 202);
-    assert_eq!(http().get(server.url(&format!("/v2/mine/blobs/{digest}"))).send().await.unwrap().status(), 404);
+    for query in [format!("mount={digest}&from=secret"), format!("mount={digest}")] {
+        let mount = http().post(server.url(&format!("/v2/mine/blobs/uploads/?{query}"))).send().await.unwrap();
+        assert_eq!(mount.status(), 202, "{query}");
+        assert_eq!(http().get(server.url(&format!("/v2/mine/blobs/{digest}"))).send().await.unwrap().status(), 404);
+    }
+    assert_eq!(http().get(server.url(&format!("/v2/secret/blobs/{digest}"))).send().await.unwrap().status(), 403);
+    assert_eq!(http().get(server.url("/v2/_catalog")).send().await.unwrap().status(), 404);
 }
 
 #[tokio::test]
@@ -143,4 +146,20 @@ async fn tokens_come_from_the_server_that_the_registry_names() {
     );
     let refused = anonymous.push_bytes(&name("os/debian"), Bytes::from_static(b"x"), "x/y").await.unwrap_err();
     assert_eq!(refused.status(), Some(403));
+}
+
+#[tokio::test]
+async fn who_has_to_wait_is_told_how_long_and_is_not_denied() {
+    /// Everybody has guessed too often.
+    struct Guessed;
+    impl Access for Guessed {
+        fn check<'a>(&'a self, _: Asker<'a>, _: Option<&'a RepositoryName>, _: Action) -> BoxFuture<'a, Decision> {
+            Box::pin(async { Decision::Wait(std::time::Duration::from_millis(1500)) })
+        }
+    }
+    let server = Server::start_with(Arc::new(Guessed), Default::default()).await;
+    let response = http().get(server.url("/v2/")).basic_auth("a", Some("b")).send().await.unwrap();
+    assert_eq!(response.headers()["retry-after"], "2");
+    assert_eq!(code_of(response).await, (429, "TOOMANYREQUESTS".to_owned()));
+    assert!(server.heard.events.lock().unwrap().is_empty());
 }

@@ -39,12 +39,12 @@ async fn a_range_gives_exactly_those_bytes() {
 #[tokio::test]
 async fn a_range_outside_is_refused_and_nonsense_is_ignored() {
     let (_server, url, layer) = with_blob(10).await;
-    for range in ["bytes=10-", "bytes=10-20", "bytes=-0"] {
+    for range in ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=5-3"] {
         let response = http().get(&url).header("range", range).send().await.unwrap();
         assert_eq!(response.headers()["content-range"], "bytes */10", "{range}");
         assert_eq!(code_of(response).await, (416, "SIZE_INVALID".to_owned()), "{range}");
     }
-    for range in ["bytes=5-3", "bytes=0-1,3-4", "lines=0-1", "bytes=x-"] {
+    for range in ["bytes=0-1,3-4", "lines=0-1", "bytes=x-"] {
         let response = http().get(&url).header("range", range).send().await.unwrap();
         assert_eq!(response.status(), 200, "{range}");
         assert_eq!(response.bytes().await.unwrap()[..], layer, "{range}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use oci_registry::artifact::{Compression, OsImage};
 use oci_registry::client::{Client, Retry};
-use oci_registry::server::{Access, Anonymous, Observer, Registry, Route, router};
+use oci_registry::server::{Access, Anonymous, Event, EventAction, Observer, Options, Registry, Route, router};
 use oci_registry::storage::{Limits, StorageError};
 use oci_registry::{Descriptor, Digest, RepositoryName, Selector, media_type};
 use tempfile::TempDir;
@@ -22,6 +22,18 @@ pub(crate) struct Heard {
     pub(crate) downloaded: AtomicU64,
     pub(crate) in_flight: AtomicI64,
     pub(crate) requests: Mutex<Vec<(Route, u16)>>,
+    pub(crate) events: Mutex<Vec<Recorded>>,
+}
+
+/// An event, as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    pub(crate) user: String,
+    pub(crate) action: EventAction,
+    pub(crate) repository: String,
+    pub(crate) reference: String,
+    pub(crate) digest: Option<Digest>,
+    pub(crate) size: Option<u64>,
 }
 
 impl Observer for Heard {
@@ -40,13 +52,24 @@ impl Observer for Heard {
     fn request(&self, route: Route, status: u16, _: Duration) {
         self.requests.lock().unwrap().push((route, status));
     }
+    fn event(&self, event: &Event<'_>) {
+        self.events.lock().unwrap().push(Recorded {
+            user: event.user.to_owned(),
+            action: event.action,
+            repository: event.repository.map(ToString::to_string).unwrap_or_default(),
+            reference: event.reference.unwrap_or_default().to_owned(),
+            digest: event.digest.cloned(),
+            size: event.size,
+        });
+    }
 }
 
 /// A registry on its own runtime: stopping that ends every connection and every request at once.
 pub(crate) struct Server {
-    directory: TempDir,
-    access: Arc<dyn Access>,
-    limits: Limits,
+    root: PathBuf,
+    /// Removed with the server, where it is the server's own.
+    directory: Option<TempDir>,
+    options: Options,
     runtime: Option<Runtime>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) heard: Arc<Heard>,
@@ -59,10 +82,23 @@ impl Server {
     }
 
     pub(crate) async fn start_with(access: Arc<dyn Access>, limits: Limits) -> Self {
+        Self::start_options(Options { limits, ..Options::new(access) }).await
+    }
+
+    /// The options' observer is replaced.
+    pub(crate) async fn start_options(options: Options) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let mut server = Self::start_at(directory.path(), options).await;
+        server.directory = Some(directory);
+        server
+    }
+
+    /// The directory is the caller's.
+    pub(crate) async fn start_at(root: &Path, options: Options) -> Self {
         let heard = Arc::new(Heard::default());
-        let (runtime, registry, address) = serve(directory.path(), &access, &limits, &heard).await;
-        Self { directory, access, limits, runtime: Some(runtime), registry, heard, address }
+        let options = Options { observer: Arc::clone(&heard) as Arc<dyn Observer>, ..options };
+        let (runtime, registry, address) = serve(root, &options).await;
+        Self { root: root.to_owned(), directory: None, options, runtime: Some(runtime), registry, heard, address }
     }
 
     /// Stops everything without a word to the clients and starts anew over the same directory, on another port.
@@ -70,14 +106,13 @@ impl Server {
         self.runtime.take().unwrap().shutdown_background();
         let unused = tempfile::tempdir().unwrap();
         // The old registry's lock goes with the last reference to it.
-        let (anonymous, nobody): (Arc<dyn Access>, _) = (Arc::new(Anonymous), Arc::new(Heard::default()));
-        self.registry = Arc::new(Registry::open(unused.path(), Limits::default(), anonymous, nobody).await.unwrap());
-        let (runtime, registry, address) = serve(self.directory.path(), &self.access, &self.limits, &self.heard).await;
+        self.registry = Arc::new(Registry::open(unused.path(), Options::new(Arc::new(Anonymous))).await.unwrap());
+        let (runtime, registry, address) = serve(&self.root, &self.options).await;
         (self.runtime, self.registry, self.address) = (Some(runtime), registry, address);
     }
 
     pub(crate) fn root(&self) -> &Path {
-        self.directory.path()
+        &self.root
     }
 
     pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -119,18 +154,12 @@ impl Drop for Server {
     }
 }
 
-async fn serve(
-    root: &Path,
-    access: &Arc<dyn Access>,
-    limits: &Limits,
-    heard: &Arc<Heard>,
-) -> (Runtime, Arc<Registry>, SocketAddr) {
+async fn serve(root: &Path, options: &Options) -> (Runtime, Arc<Registry>, SocketAddr) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let (root, access, limits, heard) = (root.to_owned(), Arc::clone(access), limits.clone(), Arc::clone(heard));
+    let (root, options) = (root.to_owned(), options.clone());
     let opening = runtime.spawn(async move {
         loop {
-            let heard: Arc<dyn Observer> = heard.clone();
-            match Registry::open(&root, limits.clone(), Arc::clone(&access), heard).await {
+            match Registry::open(&root, options.clone()).await {
                 // The one before is still letting go.
                 Err(StorageError::Locked { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
                 opened => break Arc::new(opened.unwrap()),

@@ -15,6 +15,7 @@ async fn by_tag_and_digest_with_the_media_type_it_came_with() {
     let index = Index {
         schema_version: 2,
         media_type: Some(media_type::OCI_INDEX.to_owned()),
+        artifact_type: None,
         manifests: vec![manifest.clone()],
         subject: None,
         annotations: Default::default(),

@@ -1,11 +1,12 @@
 //! Our client pushes: streamed, skipped, resumed.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures::TryStreamExt as _;
-use oci_registry::Digest;
-use oci_registry::client::ClientError;
+use oci_registry::client::{ClientError, Retry};
 use oci_registry::storage::Usage;
+use oci_registry::{Algorithm, Digest, media_type};
 
 use crate::fixture::{Server, client_of, name, noise, push_image, tag};
 use crate::proxy::{self, Cut};
@@ -68,7 +69,11 @@ async fn a_push_that_breaks_off_is_resumed() {
         _ => Cut::NEVER,
     })
     .await;
-    let pushed = client_of(proxy.address).push_blob(&name("a"), &file, KIND).await.unwrap();
+    // The server may still be taking in what was on its way when the client asks where the session stands.
+    let pause = Duration::from_millis(20);
+    let retry = Retry { attempts: 12, first_pause: pause, longest_pause: pause };
+    let client = client_of(proxy.address).with_retry(retry);
+    let pushed = client.push_blob(&name("a"), &file, KIND).await.unwrap();
     assert_eq!(pushed.digest, Digest::sha256_of(&bytes));
     assert!(proxy.connections.load(Ordering::SeqCst) >= 4);
     assert!(std::fs::read(server.blob_path(&pushed.digest)).unwrap() == bytes);
@@ -104,6 +109,18 @@ async fn a_reader_that_fails_leaves_nothing() {
     assert!(matches!(error, ClientError::Send { .. }), "{error}");
     assert_eq!(server.registry.storage_usage(), Usage::default());
     assert_eq!(server.leftovers(), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_manifest_is_pushed_under_the_digest_that_is_asked_for() {
+    let server = Server::start().await;
+    let bytes = r#"{"schemaVersion":2,"manifests":[]}"#;
+    for algorithm in Algorithm::ALL {
+        let digest = Digest::of(algorithm, bytes.as_bytes());
+        let (client, selector) = (server.client(), digest.clone().into());
+        let pushed = client.push_manifest(&name("a"), &selector, media_type::OCI_INDEX, bytes.into()).await.unwrap();
+        assert_eq!(pushed.digest, digest);
+    }
 }
 
 struct Failing;

@@ -70,7 +70,8 @@ async fn methods_that_an_endpoint_does_not_have() {
     let server = Server::start().await;
     let (_, layer) = push_image(&server.client(), &name("a"), "1", b"layer").await;
     for (method, path) in [
-        ("DELETE", format!("/v2/a/blobs/{}", layer.digest)),
+        ("PATCH", format!("/v2/a/blobs/{}", layer.digest)),
+        ("DELETE", format!("/v2/a/referrers/{}", layer.digest)),
         ("POST", "/v2/a/manifests/1".to_owned()),
         ("PUT", "/v2/a/tags/list".to_owned()),
         ("GET", "/v2/a/blobs/uploads/".to_owned()),

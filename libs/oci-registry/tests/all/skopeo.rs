@@ -9,7 +9,7 @@ use oci_registry::{Descriptor, Digest, Index, media_type};
 use crate::fixture::{Server, name, push_image, tag};
 
 /// Whether the programs are there; says so by name where not.
-fn can_run(test: &str, programs: &[&str]) -> bool {
+pub(crate) fn can_run(test: &str, programs: &[&str]) -> bool {
     programs.iter().all(|program| {
         let found = Command::new(program).arg("--version").output().is_ok();
         if !found {
@@ -20,7 +20,7 @@ fn can_run(test: &str, programs: &[&str]) -> bool {
 }
 
 /// Runs a program off the runtime, which goes on serving meanwhile.
-async fn run(program: &str, arguments: &[&str]) -> String {
+pub(crate) async fn run(program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
     command.args(arguments);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
@@ -28,7 +28,7 @@ async fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn index_of(layout: &Path) -> Index {
+pub(crate) fn index_of(layout: &Path) -> Index {
     serde_json::from_slice(&std::fs::read(layout.join("index.json")).unwrap()).unwrap()
 }
 

@@ -323,11 +323,14 @@ async fn a_blob_is_mounted_from_another_repository() {
         http().post(server.url(&format!("/v2/to/blobs/uploads/?mount={digest}&from=from/here"))).send().await.unwrap();
     assert_eq!((mounted.status().as_u16(), location(&mounted)), (201, format!("/v2/to/blobs/{digest}")));
     assert_eq!(http().head(server.url(&format!("/v2/to/blobs/{digest}"))).send().await.unwrap().status(), 200);
+    let other = Digest::sha256_of(b"nobody has this");
     for query in
-        [format!("mount={digest}&from=nobody"), format!("mount={digest}"), format!("mount={digest}&from=../from/here")]
+        [format!("mount={digest}&from=nobody"), format!("mount={other}"), format!("mount={digest}&from=../from/here")]
     {
         let session = http().post(server.url(&format!("/v2/third/blobs/uploads/?{query}"))).send().await.unwrap();
         assert_eq!(session.status(), 202, "{query}");
     }
+    let anywhere = http().post(server.url(&format!("/v2/third/blobs/uploads/?mount={digest}"))).send().await.unwrap();
+    assert_eq!((anywhere.status().as_u16(), location(&anywhere)), (201, format!("/v2/third/blobs/{digest}")));
     assert_eq!(server.registry.storage_usage(), Usage { blobs: 1, bytes: 6 });
 }
