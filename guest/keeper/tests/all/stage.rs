@@ -93,6 +93,12 @@ impl Stage {
         until("there is a process", || self.directory.process().unwrap()).identity.pid
     }
 
+    /// Writes to the guest once it holds the FIFO: what is written before anybody reads is lost when the writer closes it.
+    pub(crate) fn enter(&self, bytes: &[u8]) {
+        self.process();
+        self.fifo(&self.directory.input()).write_all(bytes).unwrap();
+    }
+
     /// Opens a FIFO as soon as it is there, as the daemon does, so that nothing in it is lost between two keepers.
     pub(crate) fn fifo(&self, path: &Path) -> File {
         until("there is a FIFO", || open_fifo(path, false).ok())

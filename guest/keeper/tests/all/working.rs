@@ -1,6 +1,5 @@
 //! What a keeper does when nobody kills it.
 
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
@@ -17,7 +16,7 @@ fn output_metrics_and_end_are_kept() {
          echo '{\"net\":{\"rx\":4}}' >$1/metrics; exit 7",
     );
     let keeper = stage.start();
-    stage.fifo(&stage.directory.input()).write_all(b"typed\n").unwrap();
+    stage.enter(b"typed\n");
     assert_eq!(end_of(keeper), Some(0));
     assert_eq!(stage.console(), "out\nerr\ntyped\n");
     let metrics = stage.directory.metrics().unwrap();
@@ -72,7 +71,7 @@ fn a_second_keeper_is_refused() {
     let first = stage.start();
     stage.process();
     assert_eq!(end_of(stage.start()), Some(75));
-    stage.fifo(&stage.directory.input()).write_all(b"\n").unwrap();
+    stage.enter(b"\n");
     assert_eq!(end_of(first), Some(0));
 }
 
@@ -94,7 +93,7 @@ fn signals_for_the_keeper_are_not_for_the_guest() {
     // Held by the daemon while no keeper is there; what is in it would go with its last holder.
     let _output = stage.fifo(&stage.directory.output());
     let next = stage.start();
-    stage.fifo(&stage.directory.input()).write_all(b"\n").unwrap();
+    stage.enter(b"\n");
     assert_eq!(end_of(next), Some(0));
     assert_eq!(stage.console(), "one\ntwo\n");
     assert!(matches!(stage.ended().exit, Exit::Code(3) | Exit::Unknown));
@@ -123,7 +122,7 @@ fn one_in_the_background_belongs_to_nobody() {
     assert_eq!(stage.command().arg("--detach").output().unwrap().status.code(), Some(75));
     until("the script has spoken", || stage.console().contains("0::").then_some(()));
     assert!(stage.console().contains(&format!("/{}-vms/one", stage.prefix)), "{}", stage.console());
-    stage.fifo(&stage.directory.input()).write_all(b"\n").unwrap();
+    stage.enter(b"\n");
     let handle = PidFd::open(keeper.pid).unwrap();
     assert!(handle.is_none_or(|handle| handle.wait(Some(LIMIT)).unwrap()));
     assert_eq!(stage.ended().exit, Exit::Code(0));
