@@ -13,6 +13,12 @@ pub(crate) struct Counts {
     pub not_run: Vec<String>,
     /// What was tried twice.
     pub retried: Vec<String>,
+    /// Names of the tests that failed.
+    pub failures: Vec<String>,
+    /// What cargo wants to be told to run each failed target again: `-p keeper --test all`.
+    pub targets: Vec<String>,
+    /// The list of failures that is being read; it holds when the result follows it.
+    listed: Vec<String>,
 }
 
 /// A part that has ended.
@@ -34,7 +40,19 @@ impl Counts {
         if let Some(rest) = line.strip_prefix("SECOND TRY: ") {
             self.retried.push(rest.trim().to_owned());
         }
+        if line == "failures:" {
+            self.listed.clear();
+        } else if let Some(name) = line.strip_prefix("    ") {
+            self.listed.push(name.to_owned());
+        }
+        if let Some((_, rest)) = line.split_once("test failed, to rerun pass `") {
+            self.targets.push(rest.trim_end_matches('`').to_owned());
+        }
         if let Some(rest) = line.trim_start().strip_prefix("test result: ") {
+            let listed = std::mem::take(&mut self.listed);
+            if rest.starts_with("FAILED") {
+                self.failures.extend(listed);
+            }
             let number = |word: &str| {
                 let before = rest.split(word).next().unwrap_or_default();
                 before.trim_end().rsplit([' ', '.']).next().and_then(|number| number.parse().ok()).unwrap_or(0)
@@ -49,6 +67,8 @@ impl Counts {
         self.failed += other.failed;
         self.not_run.extend(other.not_run);
         self.retried.extend(other.retried);
+        self.failures.extend(other.failures);
+        self.targets.extend(other.targets);
     }
 }
 
@@ -106,18 +126,29 @@ mod tests {
             "NOT RUN: pulls_with_skopeo: skopeo is missing",
             "test store::tests::a ... NOT RUN: b: promtool is missing",
             "SECOND TRY: scenario install: see above",
+            "failures:",
+            "---- a::b stdout ----",
+            "    not a name",
+            "failures:",
+            "    a::b",
+            "",
             "test result: FAILED. 2 passed; 3 failed; 0 ignored",
+            "error: test failed, to rerun pass `-p keeper --test all`",
         ] {
             counts.line(line);
         }
         assert_eq!((counts.passed, counts.failed), (14, 3));
         assert_eq!(counts.retried, ["scenario install: see above"]);
+        assert_eq!(
+            (counts.failures, counts.targets),
+            (vec!["a::b".to_owned()], vec!["-p keeper --test all".to_owned()])
+        );
         assert_eq!(counts.not_run, ["pulls_with_skopeo: skopeo is missing", "b: promtool is missing"]);
     }
 
     #[test]
     fn the_account_hides_nothing() {
-        let tests = Counts { passed: 5, failed: 2, not_run: vec!["x: y is missing".to_owned()], retried: Vec::new() };
+        let tests = Counts { passed: 5, failed: 2, not_run: vec!["x: y is missing".to_owned()], ..Counts::default() };
         let parts = [
             ended("fmt", Counts::default(), None),
             ended("clippy", Counts::default(), Some("exit status: 101")),
