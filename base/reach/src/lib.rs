@@ -1,0 +1,1 @@
+//! What Cairn reaches over the network: SSH hosts and Git repositories.

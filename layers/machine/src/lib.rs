@@ -1,0 +1,1 @@
+//! NixOS machines from Git, activated safely.
