@@ -28,10 +28,8 @@ impl Storage {
                 return Ok(None);
             }
             let path = inner.layout.blob(&digest);
-            let opened =
-                File::open(&path).and_then(|file| file.metadata().map(|metadata| Blob { file, size: metadata.len() }));
-            match opened {
-                Ok(blob) => Ok(Some(blob)),
+            match files::open(&path) {
+                Ok((file, metadata)) => Ok(Some(Blob { file, size: metadata.len() })),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
                 Err(source) => Err(StorageError::Read { path, source }),
             }

@@ -85,6 +85,12 @@ pub enum StorageError {
         #[source]
         source: serde_json::Error,
     },
+    /// A symbolic link lies among the repositories.
+    #[error("{} is a symbolic link: which content is held behind it is not known, so nothing is collected", path.display())]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
     /// Content on disk is not what its name says.
     #[error("{} does not have the content that its name promises", path.display())]
     Corrupt {

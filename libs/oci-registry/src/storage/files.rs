@@ -1,12 +1,12 @@
 //! Durable file work: nothing is in its place before its bytes are on the disk. Blocking; called on the blocking pool.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{AtFlags, CWD, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 use super::StorageError;
 
@@ -20,11 +20,37 @@ pub(super) fn new_directory() -> DirBuilder {
     builder
 }
 
-/// Opens for writing. A file that is made then is the group's to read and nobody else's, whatever the umask lets pass.
+/// Opens for writing, and what a symbolic link leads to never. A file that is made then is the group's to read and nobody
+/// else's, whatever the umask lets pass.
 pub(super) fn writing() -> OpenOptions {
     let mut options = File::options();
-    options.write(true).mode(0o640);
+    options.write(true).mode(0o640).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     options
+}
+
+/// Opens a file for reading. The registry makes regular files only: where a symbolic link, a FIFO or the like lies at the
+/// path, there is none. A link might lead to what was never pushed, and to open a FIFO waits for as long as nobody writes.
+pub(super) fn open(path: &Path) -> io::Result<(File, Metadata)> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let file = opened.map_err(|error| if is_link(&error) { io::ErrorKind::NotFound.into() } else { error })?;
+    let metadata = file.metadata()?;
+    if is_ours(&metadata) { Ok((file, metadata)) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+/// What lies at the path itself, with the same exceptions as [`open`].
+pub(super) fn look(path: &Path) -> io::Result<Metadata> {
+    let metadata = fs::symlink_metadata(path)?;
+    if is_ours(&metadata) { Ok(metadata) } else { Err(io::ErrorKind::NotFound.into()) }
+}
+
+fn is_ours(metadata: &Metadata) -> bool {
+    metadata.is_file() || metadata.is_dir()
+}
+
+/// Whether a path was not opened because it is a symbolic link.
+pub(super) fn is_link(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
 /// Makes a directory and its parents; each new entry is on the disk when this returns.
@@ -82,9 +108,9 @@ pub(super) fn remove(path: &Path) -> Result<bool, StorageError> {
     }
 }
 
-/// The size of a regular file in bytes; `None` when there is none.
+/// The size of a file in bytes; `None` when there is none.
 pub(super) fn size_of(path: &Path) -> Result<Option<u64>, StorageError> {
-    match fs::metadata(path) {
+    match look(path) {
         Ok(metadata) => Ok(Some(metadata.len())),
         Err(error) if is_absent(&error) => Ok(None),
         Err(source) => Err(StorageError::Read { path: path.to_owned(), source }),
@@ -93,7 +119,7 @@ pub(super) fn size_of(path: &Path) -> Result<Option<u64>, StorageError> {
 
 /// Whether the lease of a record runs for less than [`LEASE`]; `None` when there is no such record.
 pub(super) fn is_fresh(path: &Path) -> Result<Option<bool>, StorageError> {
-    match fs::metadata(path).and_then(|metadata| metadata.modified()) {
+    match look(path).and_then(|metadata| metadata.modified()) {
         // A time to come is a clock that was set: renewed like one long past.
         Ok(time) => Ok(Some(time.elapsed().is_ok_and(|age| age < LEASE))),
         Err(error) if is_absent(&error) => Ok(None),
@@ -111,7 +137,7 @@ pub(super) fn renew(path: &Path) -> Result<bool, StorageError> {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
     };
-    match rustix::fs::utimensat(CWD, path, &only_modified, AtFlags::empty()).map_err(io::Error::from) {
+    match rustix::fs::utimensat(CWD, path, &only_modified, AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from) {
         Ok(()) => Ok(true),
         Err(error) if is_absent(&error) => Ok(false),
         Err(source) => Err(StorageError::Write { path: path.to_owned(), source }),
@@ -128,7 +154,11 @@ pub(super) fn free_bytes(path: &Path) -> Result<u64, StorageError> {
 
 /// The whole of a small file; `None` when there is none.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
-    match fs::read(path) {
+    let whole = |(mut file, _): (File, Metadata)| {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map(|_| bytes)
+    };
+    match open(path).and_then(whole) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if is_absent(&error) => Ok(None),
         Err(source) => Err(StorageError::Read { path: path.to_owned(), source }),

@@ -1,6 +1,6 @@
 //! What an upload session has received so far: a file, and the hash of what is in it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::num::NonZeroU64;
 use std::path::Path;
@@ -183,8 +183,9 @@ impl Received {
 }
 
 fn open(path: &Path) -> Result<File, StorageError> {
-    OpenOptions::new().read(true).write(true).open(path).map_err(|source| match source.kind() {
+    files::writing().read(true).open(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => StorageError::UploadUnknown,
+        _ if files::is_link(&source) => StorageError::UploadUnknown,
         _ => StorageError::Read { path: path.to_owned(), source },
     })
 }

@@ -17,6 +17,7 @@ mod kill;
 mod limits;
 mod manifests;
 mod memory;
+mod planted;
 mod proxy;
 mod pull;
 mod push;

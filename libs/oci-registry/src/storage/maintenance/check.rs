@@ -5,7 +5,7 @@
 //! wrong; a collection takes them out.
 
 use std::collections::HashSet;
-use std::fs::{self, File, Metadata};
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -42,6 +42,9 @@ impl Storage {
                 seen.bytes += bytes;
                 progress(seen);
             })?;
+            for link in inner.links()? {
+                checking.found(FindingKind::UnknownFile, None, None, &link, false);
+            }
             for repository in inner.all_repositories()? {
                 unless(abandoned)?;
                 checking.repository(&repository)?;
@@ -95,8 +98,7 @@ impl Checking<'_> {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(), StorageError> {
         let path = self.inner.layout.blob(digest);
-        let opened = File::open(&path).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
-        let (mut file, metadata) = match opened {
+        let (mut file, metadata) = match files::open(&path) {
             Ok(opened) => opened,
             Err(error) if files::is_absent(&error) => return Ok(()),
             Err(source) => {
@@ -150,7 +152,7 @@ impl Checking<'_> {
         {
             let _committing = self.inner.committing();
             // A push may have healed it meanwhile.
-            match fs::metadata(path) {
+            match files::look(path) {
                 Ok(now) if (now.dev(), now.ino()) == (seen.dev(), seen.ino()) => {}
                 _ => return Ok(()),
             }
@@ -208,8 +210,8 @@ impl Checking<'_> {
         for kind in [layout::BLOBS, layout::MANIFESTS] {
             self.unknown_files(Some(name), &directory.join(kind))?;
         }
-        for (entry, _) in files::list(&inner.layout.refs(name))? {
-            if entry.parse::<Tag>().is_err() {
+        for (entry, kind) in files::list(&inner.layout.refs(name))? {
+            if entry.parse::<Tag>().is_err() || kind.is_symlink() {
                 let path = inner.layout.refs(name).join(entry);
                 self.found(FindingKind::UnknownFile, Some(name), None, &path, false);
             }

@@ -36,10 +36,14 @@ impl Storage {
     /// quarantine, where a collection that begins later than the grace after this one removes it for good.
     ///
     /// # Errors
-    /// A directory could not be listed or a file not be moved; what was done until then is complete, and the next run goes on.
+    /// [`StorageError::Link`]; or a directory could not be listed or a file not be moved: what was done until then is complete, and the next run goes on.
     pub async fn collect(&self, options: CollectOptions) -> Result<CollectReport, StorageError> {
         self.upkeep(move |inner, abandoned| {
             let report = CollectReport { dry_run: options.dry_run, ..CollectReport::default() };
+            // What such a repository holds would be taken for what nobody holds.
+            if let Some(path) = inner.links()?.into_iter().next() {
+                return Err(StorageError::Link { path });
+            }
             let mut collecting = Collecting { inner, options: &options, run: inner.next_run()?, report };
             for repository in inner.all_repositories()? {
                 unless(abandoned)?;

@@ -12,8 +12,8 @@ const PART: usize = 512 << 10;
 
 /// Whether a file has this digest; `false` when there is none.
 pub(super) fn has_digest(path: &Path, digest: &Digest) -> Result<bool, StorageError> {
-    match File::open(path) {
-        Ok(mut file) => is_content_of(&mut file, path, digest, &mut |_| Ok(())),
+    match files::open(path) {
+        Ok((mut file, _)) => is_content_of(&mut file, path, digest, &mut |_| Ok(())),
         Err(error) if files::is_absent(&error) => Ok(false),
         Err(source) => Err(StorageError::Read { path: path.to_owned(), source }),
     }

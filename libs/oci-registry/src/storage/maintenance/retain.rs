@@ -1,6 +1,5 @@
 //! Letting old tags go. What they pointed to is collected later.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use serde::Serialize;
@@ -86,7 +85,7 @@ impl Inner {
 
     fn tag_record(&self, repository: &RepositoryName, tag: Tag) -> Result<Option<Tagged>, StorageError> {
         let path = self.layout.tag(repository, &tag);
-        let at = match fs::metadata(&path) {
+        let at = match files::look(&path) {
             Ok(metadata) => (metadata.mtime(), metadata.mtime_nsec()),
             Err(error) if files::is_absent(&error) => return Ok(None),
             Err(source) => return Err(StorageError::Read { path, source }),

@@ -1,7 +1,6 @@
 //! Looking at a repository.
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -38,6 +37,19 @@ impl Inner {
         })?;
         names.sort();
         Ok(names)
+    }
+
+    /// Symbolic links where repositories would be. What is behind them is in none of [`Inner::all_repositories`].
+    pub(super) fn links(&self) -> Result<Vec<PathBuf>, StorageError> {
+        let mut found = Vec::new();
+        let mut look = |directory: &Path| -> Result<(), StorageError> {
+            let links = files::list(directory)?.into_iter().filter(|(_, kind)| kind.is_symlink());
+            found.extend(links.map(|(entry, _)| directory.join(entry)));
+            Ok(())
+        };
+        look(&self.layout.repositories())?;
+        self.walk_repositories(&mut |name, _| look(&self.layout.repository(name)))?;
+        Ok(found)
     }
 
     /// The digests that have a record of this kind (`_blobs` or `_manifests`).
@@ -123,7 +135,7 @@ pub(super) fn digests_below(directory: &Path) -> Result<Vec<Digest>, StorageErro
 /// Whether a file was modified less than this long ago; `None` when there is none. A time to come is young: the clock
 /// was set, and it costs less to wait.
 pub(super) fn is_young(path: &Path, grace: Duration) -> Result<Option<bool>, StorageError> {
-    match fs::metadata(path).and_then(|metadata| metadata.modified()) {
+    match files::look(path).and_then(|metadata| metadata.modified()) {
         Ok(time) => Ok(Some(time.elapsed().map_or(true, |age| age < grace))),
         Err(error) if files::is_absent(&error) => Ok(None),
         Err(source) => Err(StorageError::Read { path: path.to_owned(), source }),
