@@ -14,10 +14,16 @@ pub const REGISTRY_LEASES: &str = "registry_leases";
 pub const REGISTRY_DAMAGED: &str = "registry_damaged";
 /// The disk of the registry did not do as it was told.
 pub const REGISTRY_STORAGE: &str = "registry_storage";
+/// No collection of this number lies in quarantine.
+pub const REGISTRY_RUN_UNKNOWN: &str = "registry_run_unknown";
 /// Something could not be copied from one registry or layout to another.
 pub const REGISTRY_COPY: &str = "registry_copy";
 /// A user may not manage the registry.
 pub const REGISTRY_DENIED: &str = "registry_denied";
+
+/// What to do about [`REGISTRY_RUN_UNKNOWN`].
+pub(crate) const NAME_A_RUN: &str =
+    "cairn registry gc --restore without a number brings back what is there of all runs";
 
 /// All of them, and those that other parts of the program have too.
 pub const ALL: &[&str] = &[
@@ -28,6 +34,7 @@ pub const ALL: &[&str] = &[
     REGISTRY_LEASES,
     REGISTRY_DAMAGED,
     REGISTRY_STORAGE,
+    REGISTRY_RUN_UNKNOWN,
     REGISTRY_COPY,
     REGISTRY_DENIED,
     REGISTRY,

@@ -56,6 +56,9 @@ impl UpkeepError {
             Self::Leases(_) => {
                 problem(ErrorKind::Unavailable, errors::REGISTRY_LEASES, "the log of the server says more")
             }
+            Self::Storage(error @ StorageError::RunUnknown { .. }) => {
+                Problem::new(ErrorKind::NotFound, errors::REGISTRY_RUN_UNKNOWN, chain(error)).hint(errors::NAME_A_RUN)
+            }
             Self::Storage(_) | Self::Report(_) => {
                 tracing::error!(error = self as &dyn std::error::Error, "work on the registry failed");
                 problem(ErrorKind::Failed, errors::REGISTRY_STORAGE, "the log of the server says more")

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -35,9 +36,14 @@ pub(super) async fn post(
     State(service): Shared,
     ClientIp(client): ClientIp,
     mut headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let form = Form::parse(&body);
+    let form = match body {
+        Ok(body) => Form::parse(&body),
+        Err(rejection) => {
+            return unusable(rejection.status(), "invalid_request", "the body is too large, or ended early");
+        }
+    };
     match form.get("grant_type") {
         Some("password") => {
             let password = SecretString::from(form.get("password").unwrap_or_default());
@@ -49,11 +55,15 @@ pub(super) async fn post(
         other => {
             let error = if other.is_some() { "unsupported_grant_type" } else { "invalid_request" };
             let text = "grant_type has to be password: no refresh tokens are given";
-            return (StatusCode::BAD_REQUEST, Json(json!({ "error": error, "error_description": text })))
-                .into_response();
+            return unusable(StatusCode::BAD_REQUEST, error, text);
         }
     }
     answer(&service, &headers, client, &form).await
+}
+
+/// A request that is none, in the form of RFC 6749, 5.2.
+fn unusable(status: StatusCode, error: &str, text: &str) -> Response {
+    (status, Json(json!({ "error": error, "error_description": text }))).into_response()
 }
 
 async fn answer(service: &Service, headers: &HeaderMap, client: IpAddr, form: &Form) -> Response {

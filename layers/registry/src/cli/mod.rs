@@ -31,11 +31,11 @@ pub enum RegistryCommand {
 #[command(after_help = "Example:
   cairn registry serve --data-dir /var/lib/cairn --listen 127.0.0.1:5000
 
-On a loopback address nobody has to log in unless REGISTRY_HTPASSWD_FILE or BASIC_USER is set. On any other address one of
-them has to be set; REGISTRY_ALLOW_ANON=true lets everybody pull. The management API takes the login of BASIC_USER; without
+On a loopback address nobody has to log in unless REGISTRY_HTPASSWD_FILE or BASIC_USER is set. On any other address one of \
+them has to be set; REGISTRY_ALLOW_ANON=true lets everybody pull. The management API takes the login of BASIC_USER; without \
 one, users of the file that may push everywhere.
 
-What jobs of the metal layer wait for is not known here. On the data directory of a controller run cairn serve instead:
+What jobs of the metal layer wait for is not known here. On the data directory of a controller run cairn serve instead: \
 alone, the registry collects artifacts that such jobs still need.")]
 pub struct Serve {
     /// Address and port to listen on
@@ -72,7 +72,7 @@ pub enum WorkCommand {
   cairn registry copy os-images/debian:13 oci:./layout:13 --referrers
   cairn registry copy oci:./layout:13 127.0.0.1:5000/debian:13
 
-A name without a host means the daemon at --url. Loopback addresses are spoken to in plain HTTP, others over TLS unless
+A name without a host means the daemon at --url. Loopback addresses are spoken to in plain HTTP, others over TLS unless \
 --plain-http is given. All manifests of an index are copied, byte for byte.")]
     Copy(copy::Copy),
     /// Collect what nothing refers to, or bring it back
@@ -81,7 +81,7 @@ A name without a host means the daemon at --url. Loopback addresses are spoken t
   cairn registry gc --storage /var/lib/cairn/oci
   cairn registry gc --restore
 
-What is collected lies in quarantine for REGISTRY_GC_GRACE_PERIOD. On --storage, artifacts that jobs of a stopped daemon
+What is collected lies in quarantine for REGISTRY_GC_GRACE_PERIOD. On --storage, artifacts that jobs of a stopped daemon \
 wait for are not known: start the daemon, and let it collect, where that matters.")]
     Gc(upkeep::Gc),
     /// Read everything that is stored and compare it with its digests
@@ -95,8 +95,8 @@ Exit codes: 0 all is well or mended, 1 damage stays")]
     #[command(after_help = "Example:
   cairn registry retention --dry-run
 
-REGISTRY_RETENTION_TOOLS_KEEP and REGISTRY_RETENTION_MAINTENANCE_KEEP say how many are kept. On --storage, artifacts that
-jobs of a stopped daemon wait for are not known, and their tags go too: start the daemon, and let it do this, where that
+REGISTRY_RETENTION_TOOLS_KEEP and REGISTRY_RETENTION_MAINTENANCE_KEEP say how many are kept. On --storage, artifacts that \
+jobs of a stopped daemon wait for are not known, and their tags go too: start the daemon, and let it do this, where that \
 matters.")]
     Retention(upkeep::RetentionArgs),
     /// Show what takes room

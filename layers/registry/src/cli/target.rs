@@ -43,5 +43,10 @@ pub(super) async fn open(directory: &Path) -> Result<Storage, Problem> {
 
 /// The directory did not do as it was told.
 pub(super) fn storage_problem(error: &StorageError) -> Problem {
-    Problem::new(ErrorKind::Failed, errors::REGISTRY_STORAGE, chain(error))
+    match error {
+        StorageError::RunUnknown { .. } => {
+            Problem::new(ErrorKind::NotFound, errors::REGISTRY_RUN_UNKNOWN, chain(error)).hint(errors::NAME_A_RUN)
+        }
+        error => Problem::new(ErrorKind::Failed, errors::REGISTRY_STORAGE, chain(error)),
+    }
 }

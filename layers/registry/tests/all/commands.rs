@@ -133,6 +133,7 @@ async fn the_registry_is_switched_and_kept_small() {
     insta::assert_snapshot!("gc", good(&["--url", &url, "gc"]).await);
     insta::assert_snapshot!("fsck", good(&["--url", &url, "fsck"]).await);
     insta::assert_snapshot!("retention", good(&["--url", &url, "retention", "--dry-run"]).await);
+    assert_eq!(bad(&["--url", &url, "gc", "--restore", "17"]).await, (3, "registry_run_unknown".to_owned()));
     insta::assert_snapshot!("restore", good(&["--url", &url, "gc", "--restore"]).await);
 }
 
@@ -151,6 +152,8 @@ async fn a_directory_is_worked_on_once_no_daemon_holds_it() {
     for words in [&["status"][..], &["du"], &["gc"], &["retention"], &["fsck", "--repair"], &["gc", "--restore"]] {
         good(&[words, &["--storage", &storage]].concat()).await;
     }
+    let unknown = bad(&["gc", "--restore", "17", "--storage", &storage]).await;
+    assert_eq!(unknown, (3, "registry_run_unknown".to_owned()));
     let layer = oci_registry::Digest::sha256_of(b"the second tool");
     std::fs::write(std::path::Path::new(&storage).join("blobs/sha256").join(layer.hex()), b"the second fool").unwrap();
     assert_eq!(bad(&["fsck", "--storage", &storage]).await, (1, "registry_damaged".to_owned()));

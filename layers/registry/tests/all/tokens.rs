@@ -90,6 +90,9 @@ async fn wrong_logins_get_nothing_and_nobody_gets_only_what_everybody_may() {
     assert_eq!((status, answer["errors"][0]["code"].as_str()), (401, Some("UNAUTHORIZED")));
     assert_eq!(token(&server, "", "scope=repository:tools/x:pull").await.0, 401);
     assert_eq!(token(&server, "alice:ecila", "service=elsewhere").await.0, 400);
+    let large = serde_json::json!("x".repeat(3 << 20));
+    let (status, answer) = server.order("", "POST", "/api/v1/registry/token", large).await;
+    assert_eq!((status, answer["error"].as_str()), (413, Some("invalid_request")), "{answer}");
 
     let open = setup().set("REGISTRY_ALLOW_ANON", "true").start().await;
     let (status, answer) = token(&open, "", "scope=repository:tools/x:pull,push").await;

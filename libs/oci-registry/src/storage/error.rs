@@ -98,10 +98,12 @@ pub enum StorageError {
         path: PathBuf,
     },
     /// No collection or check of this number has taken anything out that is still there.
-    #[error("there is no run {run} in quarantine")]
+    #[error("there is no run {run} in quarantine, {}", told(there))]
     RunUnknown {
         /// Seconds since 1970 at its start.
         run: u64,
+        /// Those that are there.
+        there: Vec<u64>,
     },
     /// No upload session of this id in this repository.
     #[error("no such upload")]
@@ -191,5 +193,15 @@ impl StorageError {
     /// Whether the content is at fault and not the disk.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::TooLarge { .. } | Self::DigestMismatch { .. } | Self::ManifestInvalid(_))
+    }
+}
+
+/// Which runs there are, the latest first, as the end of a sentence.
+fn told(runs: &[u64]) -> String {
+    let latest: Vec<String> = runs.iter().take(5).map(u64::to_string).collect();
+    match runs.len().saturating_sub(latest.len()) {
+        _ if latest.is_empty() => "nor any other".to_owned(),
+        0 => format!("only {}", latest.join(", ")),
+        more => format!("only {} and {more} earlier ones", latest.join(", ")),
     }
 }

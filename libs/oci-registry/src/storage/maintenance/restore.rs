@@ -41,10 +41,11 @@ impl Storage {
             // What was taken out last is what was there last.
             runs.reverse();
             if let Some(number) = run {
-                runs.retain(|run| run.number == number);
-                if runs.is_empty() {
-                    return Err(StorageError::RunUnknown { run: number });
+                if !runs.iter().any(|run| run.number == number) {
+                    let there = runs.iter().map(|run| run.number).collect();
+                    return Err(StorageError::RunUnknown { run: number, there });
                 }
+                runs.retain(|run| run.number == number);
             }
             let mut report = RestoreReport::default();
             for run in &mut runs {
