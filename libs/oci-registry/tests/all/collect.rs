@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use oci_registry::storage::Usage;
 use oci_registry::storage::maintenance::{CollectOptions, DigestOnly, Kind, TakenOut};
-use oci_registry::storage::{StorageError, Usage};
 use oci_registry::{Descriptor, Digest, media_type};
 use serde_json::json;
 
