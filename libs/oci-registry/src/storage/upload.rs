@@ -133,7 +133,8 @@ impl Upload {
     ///
     /// # Errors
     /// [`StorageError::Interrupted`], [`StorageError::TooLarge`] (the session is removed), [`StorageError::ChunkLength`]
-    /// (the offset goes back to where it was), [`StorageError::UploadSuperseded`], or the disk's error.
+    /// (the offset goes back to where it was), [`StorageError::UploadSuperseded`], or the disk's error; where that is
+    /// [full](StorageError::is_full), the session is removed too.
     pub async fn append<S, E>(&self, body: S, announced: Option<u64>) -> Result<u64, StorageError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
@@ -153,6 +154,13 @@ impl Upload {
                 }
                 _ => Ok(end),
             },
+            Err(error) if error.is_full() => {
+                // Few clients come back to it, and for a day nobody else would have the room.
+                if let Err(left) = self.remove().await {
+                    tracing::warn!(error = &left as &dyn std::error::Error, "an upload that found no room stays");
+                }
+                Err(error)
+            }
             Err(error) => Err(error),
         }
     }

@@ -211,9 +211,17 @@ async fn what_does_not_fit_on_the_disk_is_507_and_what_was_there_stays() {
     let usage = server.registry.storage_usage();
     let large = noise(1, 4 << 20);
     let digest = Digest::sha256_of(&large);
-    let whole = http().post(server.url(&format!("/v2/a/blobs/uploads/?digest={digest}"))).body(large);
-    assert_eq!(code_of(whole.send().await.unwrap()).await, (507, "INSUFFICIENT_STORAGE".to_owned()));
+    let begun = http().post(server.url("/v2/a/blobs/uploads/")).send().await.unwrap();
+    let session = server.url(begun.headers()["location"].to_str().unwrap());
+    for request in [
+        http().post(server.url(&format!("/v2/a/blobs/uploads/?digest={digest}"))).body(large.clone()),
+        http().patch(&session).body(large),
+    ] {
+        assert_eq!(code_of(request.send().await.unwrap()).await, (507, "INSUFFICIENT_STORAGE".to_owned()));
+    }
+    // Not for a day, in which a client that does not come back would keep the room from all others.
     assert_eq!(server.leftovers(), Vec::<std::path::PathBuf>::new());
+    assert_eq!(http().get(&session).send().await.unwrap().status(), 404);
     assert_eq!(server.registry.storage_usage(), usage);
     assert_eq!(server.client().resolve(&name("a"), &tag("1")).await.unwrap(), manifest);
     // There is room again for what fits.

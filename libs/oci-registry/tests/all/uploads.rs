@@ -244,19 +244,6 @@ async fn too_large_is_said_at_once_or_as_soon_as_it_shows() {
     assert_eq!(fits.status(), 201);
 }
 
-#[tokio::test]
-async fn a_full_disk_is_507() {
-    let mut server = Server::start().await;
-    let session = start(&server, "a").await;
-    // The session's file becomes one that the kernel lets nobody write to for want of space.
-    let file = server.leftovers().remove(0);
-    std::fs::remove_file(&file).unwrap();
-    std::os::unix::fs::symlink("/dev/full", &file).unwrap();
-    server.restart().await;
-    let response = patch(&server, &session, None, b"no room").await;
-    assert_eq!(code_of(response).await, (507, "INSUFFICIENT_STORAGE".to_owned()));
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_blob_from_several_sides_at_once() {
     let server = Server::start().await;
