@@ -215,7 +215,15 @@ impl Inner {
             Some(true) => Ok(true),
             Some(false) => {
                 let _changing = self.changing(repository);
-                files::renew(record)
+                match files::renew(record) {
+                    // A disk that has turned read-only can still be read, and nothing is collected from it.
+                    Err(StorageError::Write { source, .. })
+                        if source.kind() == std::io::ErrorKind::ReadOnlyFilesystem =>
+                    {
+                        Ok(true)
+                    }
+                    renewed => renewed,
+                }
             }
         }
     }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::fixture::{name, tag};
+use crate::stock::{Stock, push};
 
 struct Disk {
     directory: TempDir,
@@ -267,4 +268,44 @@ async fn many_tags_are_all_there_and_a_refusal_leaves_nothing() {
         assert_eq!(found.as_ref(), Some(&stored.descriptor));
     }
     assert_eq!(unfinished(), 0);
+}
+
+/// A directory that looks to everybody as if its disk had turned read-only.
+struct ReadOnly<'a>(&'a std::path::Path);
+
+impl<'a> ReadOnly<'a> {
+    fn mount(directory: &'a std::path::Path) -> Option<Self> {
+        let mount = |words: &[&str]| {
+            let done = std::process::Command::new("mount").args(words).arg(directory).output();
+            done.is_ok_and(|output| output.status.success())
+        };
+        if !mount(&["--bind", directory.to_str().unwrap()]) {
+            return None;
+        }
+        let mounted = Self(directory);
+        mount(&["-o", "remount,bind,ro"]).then_some(mounted)
+    }
+}
+
+impl Drop for ReadOnly<'_> {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(self.0).output();
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_has_turned_read_only_is_still_pulled_from() {
+    let stock = Stock::open().await;
+    let image = stock.image("a", "1", "layer").await;
+    let layer = Digest::sha256_of(b"layer");
+    // Leases that a pull would renew.
+    stock.age();
+    let Some(_mounted) = ReadOnly::mount(stock.root()) else {
+        eprintln!("NOT RUN: a_disk_that_has_turned_read_only_is_still_pulled_from: mount is missing or not allowed");
+        return;
+    };
+    assert!(stock.has_manifest("a", &image.digest).await && stock.has_blob("a", &layer).await);
+    assert!(stock.storage.blob(&name("a"), &layer).await.unwrap().is_some());
+    let refused = push(&stock.storage, &name("a"), b"more").await;
+    assert!(matches!(refused, Err(StorageError::Create { .. })), "{refused:?}");
 }
