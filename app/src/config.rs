@@ -26,7 +26,10 @@ pub fn of_daemon(options: &Serve) -> Result<Resolved, Problem> {
             known_variables().map_err(|error| problem(&error))?;
             resolve(&options.place, options.listen.as_deref())
         }
-        (Called::Cairn, _) => resolve(&options.place, options.listen.as_deref()),
+        (Called::Cairn, Role::Metal | Role::Registry) => {
+            no_misspelt_variables().map_err(|error| problem(&error))?;
+            resolve(&options.place, options.listen.as_deref())
+        }
     }
 }
 
@@ -57,6 +60,12 @@ fn as_metald(environment: &BTreeMap<String, String>) -> Result<Resolved, Setting
 /// A misspelt variable of metald means something else than its default.
 fn known_variables() -> Result<(), SettingsError> {
     Resolver::new(TABLES).known_variables(PREFIX, &process_environment()).map(drop)
+}
+
+/// A misspelt variable of the registry would leave it open where it was meant to be closed. Other programs have variables
+/// with its prefix too.
+fn no_misspelt_variables() -> Result<(), SettingsError> {
+    Resolver::new(TABLES).no_misspelt_variables(registry::settings::PREFIX, &process_environment()).map(drop)
 }
 
 /// Built-in < file < environment < flags.
@@ -133,7 +142,7 @@ fn check(resolved: &Resolved) -> Result<(), Problem> {
     MetalSettings::resolve(resolved, &data_dir).map_err(|error| problem(&error))?;
     RegistrySettings::resolve(resolved, &data_dir).map_err(|error| problem(&error))?;
     VmSettings::resolve(resolved, &data_dir).map_err(|error| problem(&error))?;
-    known_variables().map_err(|error| problem(&error))?;
+    known_variables().and_then(|()| no_misspelt_variables()).map_err(|error| problem(&error))?;
     resolved.parse::<ListenAddress>("listen").map_err(|error| problem(&error))?;
     Ok(())
 }

@@ -49,24 +49,59 @@ impl Resolver {
     /// # Errors
     /// One is not.
     pub fn known_variables(self, prefix: &str, environment: &BTreeMap<String, String>) -> Result<Self, SettingsError> {
-        let known: Vec<&'static str> = self.entries.iter().flat_map(|entry| entry.key.env).copied().collect();
-        for name in environment.keys().filter(|name| name.starts_with(prefix)) {
-            let secret_file = name
-                .strip_suffix("_FILE")
-                .is_some_and(|stem| self.entries.iter().any(|entry| entry.key.secret && entry.key.env.contains(&stem)));
-            if !secret_file && !known.contains(&name.as_str()) {
-                // Only what differs counts, or every name would be like every other.
-                let rest = |name: &str| name.strip_prefix(prefix).unwrap_or(name).to_owned();
-                let similar = known
-                    .iter()
-                    .map(|other| (strsim::normalized_damerau_levenshtein(&rest(name), &rest(other)), *other))
-                    .filter(|(likeness, _)| *likeness >= 0.6)
-                    .max_by(|a, b| a.0.total_cmp(&b.0))
-                    .map(|(_, other)| other);
-                return Err(SettingsError::UnknownVariable { name: name.clone(), similar });
+        let unknown = self.unknown_variables(prefix, environment).next();
+        match unknown {
+            Some(name) => {
+                let similar = self.similar_variable(prefix, name, 0.6);
+                Err(SettingsError::UnknownVariable { name: name.clone(), similar })
             }
+            None => Ok(self),
         }
-        Ok(self)
+    }
+
+    /// Looks for variables that begin with `prefix` and read almost like one in a table. For a prefix that other programs
+    /// use too: what reads otherwise is theirs.
+    ///
+    /// # Errors
+    /// One does.
+    pub fn no_misspelt_variables(
+        self,
+        prefix: &str,
+        environment: &BTreeMap<String, String>,
+    ) -> Result<Self, SettingsError> {
+        let mut unknown = self.unknown_variables(prefix, environment);
+        let misspelt = unknown.find_map(|name| Some((name.clone(), self.similar_variable(prefix, name, 0.8)?)));
+        drop(unknown);
+        match misspelt {
+            Some((name, similar)) => Err(SettingsError::UnknownVariable { name, similar: Some(similar) }),
+            None => Ok(self),
+        }
+    }
+
+    /// Variables that begin with `prefix` and are in no table.
+    fn unknown_variables<'e>(
+        &self,
+        prefix: &str,
+        environment: &'e BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'e String> {
+        let is_known = |name: &str| self.entries.iter().any(|entry| entry.key.env.contains(&name));
+        let is_secret_file = |name: &str| {
+            let stem = name.strip_suffix("_FILE");
+            stem.is_some_and(|stem| self.entries.iter().any(|entry| entry.key.secret && entry.key.env.contains(&stem)))
+        };
+        environment.keys().filter(move |name| name.starts_with(prefix) && !is_known(name) && !is_secret_file(name))
+    }
+
+    /// The name in a table that this one is most like, by at least `least` of 1. Only what follows the prefix counts, or
+    /// every name would be like every other.
+    fn similar_variable(&self, prefix: &str, name: &str, least: f64) -> Option<&'static str> {
+        let rest = |name: &str| name.strip_prefix(prefix).unwrap_or(name).to_owned();
+        let known = self.entries.iter().flat_map(|entry| entry.key.env);
+        known
+            .map(|other| (strsim::normalized_damerau_levenshtein(&rest(name), &rest(other)), *other))
+            .filter(|(likeness, _)| *likeness >= least)
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, other)| other)
     }
 
     /// Takes the values of a TOML file with flat keys.
@@ -303,6 +338,15 @@ mod tests {
         assert!(known("MEDIA_URL_FILE").is_err(), "only secrets come from a file");
         let error = known("MEDIA_COMPLETELY_OTHER").unwrap_err();
         assert_eq!(error.hint().unwrap(), "remove it; `cairn config show` lists every setting");
+    }
+
+    #[test]
+    fn a_variable_that_is_almost_known_is_refused() {
+        let known = |name| resolver().no_misspelt_variables("MEDIA_", &environment(&[(name, "x"), ("MEDI", "x")]));
+        assert!(
+            known("MEDIA_URL").is_ok() && known("MEDIA_COMPLETELY_OTHER").is_ok() && known("MEDIA_UML_FILE").is_ok()
+        );
+        assert_eq!(known("MEDIA_SIGNIN_SECRET").unwrap_err().hint().unwrap(), "did you mean MEDIA_SIGNING_SECRET?");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The registry's settings: every name, its variable and its default in one table (design 036), and what they resolve to.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,6 +8,9 @@ use std::time::Duration;
 use oci_registry::RepositoryName;
 use settings::{Key, Resolved, SettingsError, parse_size};
 use url::Url;
+
+/// What most of its variables begin with.
+pub const PREFIX: &str = "REGISTRY_";
 
 /// Name, environment variables, default and meaning.
 pub const KEYS: &[Key] = &[
@@ -349,15 +353,13 @@ impl RegistrySettings {
         let day = Duration::from_hours(24);
         let at_least_a_second =
             |name: &str| between(name, Duration::from_secs(1), Duration::MAX, "1s or more was expected");
+        let keep = |name: &str| count(resolved, name, 0..=usize::MAX, "a number was expected, 0 to keep all");
         let auth_mode: Option<AuthMode> = resolved.parse_optional("registry_auth_mode")?;
         let users_file = path("registry_htpasswd_file");
         if auth_mode == Some(AuthMode::Htpasswd) && users_file.is_none() {
             return Err(resolved.missing("registry_htpasswd_file"));
         }
-        let uploads: usize = resolved.parse("registry_max_concurrent_uploads")?;
-        if !(1..=100).contains(&uploads) {
-            return Err(resolved.wrong("registry_max_concurrent_uploads", "1 to 100 was expected"));
-        }
+        let uploads = count(resolved, "registry_max_concurrent_uploads", 1..=100, "1 to 100 was expected")?;
         let max_blob_size = resolved.size("registry_max_blob_size")?;
         if max_blob_size == 0 {
             return Err(resolved.wrong("registry_max_blob_size", "1 byte or more was expected"));
@@ -384,8 +386,8 @@ impl RegistrySettings {
                 interval: between("registry_gc_interval", minute, Duration::MAX, "1m or more was expected")?,
                 grace: between("registry_gc_grace_period", 60 * minute, Duration::MAX, "1h or more was expected")?,
                 collect_digest_only: digest_only(resolved)?,
-                tools_keep: resolved.parse("registry_retention_tools_keep")?,
-                maintenance_keep: resolved.parse("registry_retention_maintenance_keep")?,
+                tools_keep: keep("registry_retention_tools_keep")?,
+                maintenance_keep: keep("registry_retention_maintenance_keep")?,
             },
             audit: resolved.boolean("registry_enable_audit_log")?,
             audit_path: path("registry_audit_log_path"),
@@ -398,12 +400,23 @@ impl RegistrySettings {
     }
 }
 
+/// A number, within limits.
+fn count(
+    resolved: &Resolved,
+    name: &str,
+    within: RangeInclusive<usize>,
+    expected: &str,
+) -> Result<usize, SettingsError> {
+    let number = resolved.require(name)?.trim().parse().ok();
+    number.filter(|number| within.contains(number)).ok_or_else(|| resolved.wrong(name, expected))
+}
+
 fn public_url(resolved: &Resolved) -> Result<Option<Url>, SettingsError> {
-    let url: Option<Url> = resolved.parse_optional("registry_public_url")?;
-    match &url {
-        Some(url) if !is_address(url) => Err(resolved
+    let Some(text) = resolved.get("registry_public_url") else { return Ok(None) };
+    match text.parse::<Url>().ok().filter(is_address) {
+        None => Err(resolved
             .wrong("registry_public_url", "http(s)://host[:port][/path] was expected, without credentials and query")),
-        _ => Ok(url),
+        url => Ok(url),
     }
 }
 
@@ -477,10 +490,16 @@ mod tests {
             ("REGISTRY_CACHE", "hub=https://u:p@x", "registry_cache"),
             ("REGISTRY_CACHE", "hub=https://x,hub=https://y", "registry_cache"),
             ("REGISTRY_PUBLIC_URL", "https://x/?a=b", "registry_public_url"),
+            ("REGISTRY_PUBLIC_URL", "registry.example", "registry_public_url"),
             ("REGISTRY_ALLOW_ANON", "perhaps", "registry_allow_anon"),
         ] {
             let error = resolve(&[(name, value)]).unwrap_err();
             assert!(error.to_string().starts_with(key), "{name}={value}: {error}");
+            // Not what a parser says of itself.
+            assert!(
+                !error.to_string().contains("invalid digit") && !error.to_string().contains("relative URL"),
+                "{error}"
+            );
         }
     }
 
