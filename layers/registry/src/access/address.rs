@@ -116,12 +116,14 @@ fn has_authority(url: &Url, authority: &str) -> bool {
     has_host(url, host) && port == Some(url.port().unwrap_or(own))
 }
 
-/// Host of `host:port`, without the brackets of IPv6.
+/// Host of `host:port`, without the brackets of IPv6; empty, which is nobody's name, when something else than a port follows.
 fn host_of(authority: &str) -> &str {
-    match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(rest),
-        None => authority.split(':').next().unwrap_or(authority),
-    }
+    let (host, rest) = match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').unwrap_or_default(),
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    if rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port) { host } else { "" }
 }
 
 #[cfg(test)]
@@ -181,6 +183,9 @@ mod tests {
             ("Media.example", true),
             ("evil.example:8080", false),
             ("192.0.2.7", false),
+            ("localhost:80@evil.example", false),
+            ("[::1]evil.example", false),
+            ("[::1", false),
         ] {
             assert_eq!(own.is_own(&headers(host)), is_own, "{host}");
         }
