@@ -20,8 +20,8 @@ const INDEX: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image
 pub(super) const OPEN_SESSIONS: usize = 64;
 
 impl Storage {
-    /// Opens a registry's directory, or makes a new one: locks it, removes unfinished files and expired upload
-    /// sessions, counts the blobs.
+    /// Opens a registry's directory, or makes a new one: locks it, removes unfinished files, expired upload sessions and
+    /// what that leaves empty, counts the blobs.
     ///
     /// # Errors
     /// [`StorageError::Locked`] when another process has it, [`StorageError::Layout`] when it is no layout of version
@@ -61,6 +61,7 @@ fn open(layout: Layout, limits: Limits) -> Result<Storage, StorageError> {
         _lock: lock,
     };
     inner.expire_uploads()?;
+    forget_empty(&inner.layout.repositories())?;
     inner.complete_referrers()?;
     Ok(Storage { inner: Arc::new(inner) })
 }
@@ -100,6 +101,18 @@ fn sweep(directory: &Path) -> Result<(), StorageError> {
         }
         tracing::info!(file = name, "removing an unfinished file");
         files::remove(&directory.join(name))?;
+    }
+    Ok(())
+}
+
+/// Removes directories with nothing in them, such as names leave behind that only an upload was ever begun for. While nobody
+/// else is there: whoever writes makes its directory first, and would find it gone.
+fn forget_empty(directory: &Path) -> Result<(), StorageError> {
+    for (name, _) in files::list(directory)?.into_iter().filter(|(_, kind)| kind.is_dir()) {
+        let below = directory.join(name);
+        forget_empty(&below)?;
+        // Most are not empty, and whether they are is not worth a look of its own.
+        let _ = std::fs::remove_dir(below);
     }
     Ok(())
 }

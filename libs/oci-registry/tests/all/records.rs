@@ -309,3 +309,16 @@ async fn a_disk_that_has_turned_read_only_is_still_pulled_from() {
     let refused = push(&stock.storage, &name("a"), b"more").await;
     assert!(matches!(refused, Err(StorageError::Create { .. })), "{refused:?}");
 }
+
+#[tokio::test]
+async fn of_a_name_that_only_an_upload_was_begun_for_nothing_stays() {
+    let stock = Stock::open().await;
+    stock.image("kept", "1", "layer").await;
+    let upload = stock.storage.start_upload(&name("a/b/c"), Algorithm::Sha256).await.unwrap();
+    upload.cancel().await.unwrap();
+    let begun = stock.storage.start_upload(&name("a/d"), Algorithm::Sha256).await.unwrap().id();
+    let stock = stock.reopen().await;
+    let repositories = stock.root().join("repositories");
+    assert!(!repositories.join("a/b").exists() && repositories.join("kept/_blobs").exists());
+    assert_eq!(stock.storage.upload_offset(&name("a/d"), begun).await.unwrap(), 0);
+}
