@@ -164,6 +164,48 @@ async fn a_vm_lives_and_nothing_is_left_of_it() {
     daemon.stop().await;
 }
 
+/// A commit can take effect and be reported as failed: nothing is done twice, and nothing is stuck until a restart.
+#[tokio::test]
+async fn a_commit_that_is_said_to_have_failed_is_looked_at() {
+    let world = World::new();
+    let daemon = world.start().await;
+    let lies = Arc::clone(&daemon.service.context.store.lies);
+    let lie = |times| lies.store(times, std::sync::atomic::Ordering::SeqCst);
+    let a = id("a");
+    for lied in [1, 2, 20] {
+        lie(lied);
+        let vm = within(daemon.service.create(&operator(), wish("a", &json!({})))).await.unwrap();
+        assert_eq!(vm.state, State::Created);
+        lie(lied);
+        assert_eq!(operate(&daemon, &a, Kind::Boot, false).await.unwrap().state, State::Running);
+        lie(lied);
+        world.host.end(&a, Exit::Code(0));
+        within(daemon.service.wait(&operator(), &a, &[State::Shutdown], PATIENCE)).await.unwrap();
+        lie(lied);
+        operate(&daemon, &a, Kind::Delete, true).await.unwrap();
+        lie(0);
+        assert_eq!(world.host.there(), (vec![], vec![], vec![]));
+        assert_eq!(daemon.service.context.store.all().await.unwrap(), []);
+    }
+    assert_eq!(world.host.starts(&a), 3);
+    daemon.stop().await;
+}
+
+/// A VM that was removed by a commit that is said to have failed does not take the next one of its name with it.
+#[tokio::test]
+async fn what_is_removed_twice_is_removed_once() {
+    let world = World::new();
+    let daemon = world.start().await;
+    let old = within(daemon.service.create(&operator(), wish("a", &json!({})))).await.unwrap();
+    operate(&daemon, &id("a"), Kind::Delete, true).await.unwrap();
+    let new = within(daemon.service.create(&operator(), wish("a", &json!({})))).await.unwrap();
+    let event = crate::store::NewEvent { time: jiff::Timestamp::now(), kind: "deleted", message: "deleted".to_owned() };
+    daemon.service.context.store.remove(&old, &event, false).await.unwrap();
+    let left = daemon.service.context.store.all().await.unwrap();
+    assert_eq!(left.iter().map(|vm| vm.slot).collect::<Vec<_>>(), [new.slot]);
+    daemon.stop().await;
+}
+
 #[tokio::test]
 async fn a_guest_that_ends_by_itself_is_judged() {
     let world = World::new();
