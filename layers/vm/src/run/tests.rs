@@ -529,7 +529,7 @@ async fn maintenance_limits_and_other_peoples_vms() {
     assert!(service.events(&caller("two"), Some(&a), 0, 10).await.unwrap().is_empty());
     let foreign = Wish { customer: "one".parse().ok(), ..wish("b", &json!({})) };
     assert!(matches!(service.create(&caller("two"), foreign).await, Err(Error::OtherCustomer(_))));
-    assert!(matches!(service.create(&caller("two"), wish("a", &json!({}))).await, Err(Error::Exists(_))));
+    assert!(matches!(service.create(&caller("two"), wish("a", &json!({}))).await, Err(Error::Taken(_))));
     // Nor does a customer open a way to them, or to the metadata of the host's cloud.
     for to in ["10.100.0.2/32", "203.0.114.2/32", "169.254.169.254/32"] {
         let nosy = wish("b", &json!({"network": [{"egress": [{"to": to}]}]}));
@@ -550,6 +550,8 @@ async fn maintenance_limits_and_other_peoples_vms() {
         within(daemon.service.create(&operator(), wish(name, &json!({})))).await.unwrap();
     }
     assert!(matches!(daemon.service.create(&operator(), wish("e", &json!({}))).await, Err(Error::Limit(4))));
+    let told = daemon.service.create(&caller("one"), wish("e", &json!({}))).await.unwrap_err().problem();
+    assert!(!told.detail.contains('4') && !told.hint.unwrap().contains("UNKEY"), "{}", told.detail);
     let missing = wish("f", &json!({"boot": {"kernel_path": "other"}}));
     let error = daemon.service.create(&operator(), missing).await.unwrap_err();
     assert_eq!(serde_json::to_value(error.problem()).unwrap()["code"], errors::ASSET_MISSING);
