@@ -225,10 +225,7 @@ impl Core {
 
     /// Ends what was permitted once: the filter lets through what is established.
     fn forget(&self, slot: Slot) -> Result<(), NetworkError> {
-        for address in self.addresses(slot) {
-            self.host.forget_connections(address)?;
-        }
-        Ok(())
+        self.host.forget_connections(&self.addresses(slot)).map(drop)
     }
 
     /// Permissions first, then links, then the name: so the kernel has nothing left to do that others could see.
