@@ -102,6 +102,7 @@ pub async fn open(
     })?;
     let edge = edge_settings(&settings.network, settings.uids.first);
     let edges = HostEdges::new(Arc::new(LinuxNetworks::new()), &Place::Host, edge)?;
+    let subnets = edges.subnets();
     let (hypervisors, choice) = hypervisors(settings, &consoles).await?;
     match &choice {
         Ok(choice) => tracing::info!(backend = %choice.backend, accelerator = ?choice.accelerator, "hypervisor chosen"),
@@ -122,7 +123,7 @@ pub async fn open(
         most_vms: settings.max_vms,
         first_uid: settings.uids.first,
         users: settings.uids.count(),
-        subnets: subnets(&settings.network),
+        subnets,
         ports: settings.network.ports.clone(),
         sign_of_life: settings.sign_of_life,
         boot_id: boot_id()?,
@@ -176,14 +177,6 @@ async fn verdict(settings: &VmSettings, present: Present) -> Result<Option<Verdi
     }
 }
 
-/// Where VMs have their addresses.
-fn subnets(network: &NetworkSettings) -> Vec<ipnet::IpNet> {
-    let bridge = network.bridge.as_ref();
-    let four = [network.ipv4, bridge.and_then(|bridge| bridge.ipv4)].into_iter().flatten().map(ipnet::IpNet::V4);
-    let six = [network.ipv6, bridge.and_then(|bridge| bridge.ipv6)].into_iter().flatten().map(ipnet::IpNet::V6);
-    four.chain(six).collect()
-}
-
 fn edge_settings(network: &NetworkSettings, first_user: u32) -> EdgeSettings {
     let defaults = EdgeSettings::default();
     let (mut dns_ipv4, mut dns_ipv6) = (Vec::new(), Vec::new());
@@ -202,6 +195,8 @@ fn edge_settings(network: &NetworkSettings, first_user: u32) -> EdgeSettings {
         dns_ipv4,
         dns_ipv6,
         bridge: network.bridge.as_ref().map(|bridge| bridge.name.clone()),
+        bridge_ipv4: network.bridge.as_ref().and_then(|bridge| bridge.ipv4),
+        bridge_ipv6: network.bridge.as_ref().and_then(|bridge| bridge.ipv6),
         rate_limit: network.bits_per_second.map(|bits| bits / 8),
         pool: usize::try_from(network.pool).unwrap_or(usize::MAX),
         ports: network.ports.clone(),
