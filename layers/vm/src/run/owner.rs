@@ -483,6 +483,7 @@ impl Owner {
         let event = match self.context.store.write(&next, event).await {
             Ok(event) => event,
             Err(error) => {
+                self.context.reserve.release_for(&error);
                 let took_effect = self.read_back(&next).await;
                 return if took_effect { Ok(()) } else { Err(error) };
             }
@@ -518,6 +519,7 @@ impl Owner {
     }
 
     async fn refused(&self, error: &store::Error) {
+        self.context.reserve.release_for(error);
         tracing::error!(vm_id = %self.vm().id, error = error as &dyn std::error::Error, "the database refuses; trying again");
         tokio::select! {
             () = self.shutdown.cancelled() => {}

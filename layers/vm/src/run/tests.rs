@@ -122,6 +122,12 @@ async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.expect("it takes too long")
 }
 
+async fn until(so: impl Fn() -> bool) {
+    while !so() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 async fn operate(daemon: &Daemon, id: &VmId, kind: Kind, force: bool) -> Result<Arc<Vm>, Error> {
     let options = Options { force, timeout_seconds: Some(30) };
     within(daemon.service.operate(&operator(), id, kind, options)).await
@@ -189,6 +195,33 @@ async fn a_commit_that_is_said_to_have_failed_is_looked_at() {
     }
     assert_eq!(world.host.starts(&a), 3);
     daemon.stop().await;
+}
+
+/// On a full disk a VM can be deleted all the same: that is what makes room.
+#[tokio::test]
+async fn room_is_kept_for_the_records() {
+    let world = World::new();
+    let daemon = world.start().await;
+    within(daemon.service.create(&operator(), wish("a", &json!({})))).await.unwrap();
+    let reserve = world.directory.path().join("reserve");
+    within(until(|| reserve.exists())).await;
+    // It cannot grow beyond the pages that it has.
+    let mut tx = daemon.store.begin().await.unwrap();
+    sqlx::query("PRAGMA max_page_count = 1").execute(&mut *tx).await.unwrap();
+    drop(tx);
+    let used = async {
+        while reserve.exists() {
+            // What is written down about it fills the pages.
+            let _ = operate(&daemon, &id("a"), Kind::Boot, true).await;
+            let _ = operate(&daemon, &id("a"), Kind::Stop, true).await;
+        }
+    };
+    // Whoever asks waits until there is room, or is told.
+    tokio::select! {
+        () = used => {}
+        () = within(until(|| !reserve.exists())) => {}
+    }
+    daemon.kill().await;
 }
 
 /// A VM that was removed by a commit that is said to have failed does not take the next one of its name with it.

@@ -21,6 +21,7 @@ use crate::model::{
 };
 use crate::plan::Kind;
 use crate::ports::{Edges, Hypervisor, Keepers, Kept, StepError, Stray, Wire};
+use crate::reserve::Reserve;
 use crate::run::{Command, Context, Enlisted, Happening, Hypervisors, Refusal, Vms, steps};
 use crate::store::{Admission, Candidate, VmStore};
 
@@ -140,6 +141,8 @@ impl Service {
         let (newborn, newborns) = mpsc::unbounded_channel();
         let context = Context {
             disks: Disks::new(limits.vms.clone(), asset_directory),
+            // Beside the database.
+            reserve: Reserve::new(limits.maintenance.with_file_name("reserve")),
             store,
             clock: ports.clock,
             keepers: ports.keepers,

@@ -58,6 +58,23 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// There is no room on the database's disk.
+    pub(crate) fn is_full(&self) -> bool {
+        // SQLITE_FULL (sqlite.org/rescode.html#full).
+        let full =
+            |error: &sqlx::Error| error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("13"));
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = source {
+            if error.downcast_ref::<sqlx::Error>().is_some_and(full) {
+                return true;
+            }
+            source = error.source();
+        }
+        false
+    }
+}
+
 pub(crate) fn doing(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
     move |source| Error::Sql { doing, source }
 }
