@@ -2,13 +2,13 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_core::Clock;
 use host::network::{LinuxNetworks, Place};
-use host::{FileError, Host, Linux};
+use host::{FileError, Host, Linux, LockError, LockFile};
 use store::Store;
 use tokio::sync::watch;
 
@@ -47,6 +47,9 @@ pub enum OpenError {
     /// The host does not say what it is, or the probe's verdict cannot be kept.
     #[error("cannot look at this host")]
     Host(#[from] FileError),
+    /// Names of namespaces, links, tables and control groups are the host's: what one daemon has would be a stray to another.
+    #[error("another daemon has the VMs of this host: {0}")]
+    Another(String),
     /// Keepers or networks.
     #[error("{0}")]
     Port(#[from] StepError),
@@ -62,7 +65,7 @@ impl OpenError {
     /// Stable code, with a page in docs/errors/.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Directory { .. } | Self::Host(_) | Self::Token(_) => "data_dir",
+            Self::Directory { .. } | Self::Host(_) | Self::Token(_) | Self::Another(_) => "data_dir",
             Self::Port(error) => error.code,
             Self::Store(_) => "database",
         }
@@ -79,6 +82,7 @@ pub async fn open(
     metrics: Arc<VmMetrics>,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<Api>, OpenError> {
+    let only = only_here(Path::new("/run"), &settings.data_dir)?;
     let (vms, consoles) = (settings.data_dir.join("vms"), settings.log_dir.join("consoles"));
     for (path, mode) in [
         (&vms, 0o750),
@@ -129,7 +133,9 @@ pub async fn open(
         boot_id: boot_id()?,
     };
     let around = (tokens, audit, metrics);
-    Ok(Api::open(store, assets, settings.asset_dir.clone(), limits, ports, around).await?)
+    let api = Api::open(store, assets, settings.asset_dir.clone(), limits, ports, around).await?;
+    api.hold(only);
+    Ok(api)
 }
 
 /// Every hypervisor that is installed, for VMs that one of them runs are looked after whichever is chosen now.
@@ -205,6 +211,23 @@ fn edge_settings(network: &NetworkSettings, first_user: u32) -> EdgeSettings {
     }
 }
 
+/// The lock of the one daemon that has the VMs of this host, or of this container where that has a network of its own.
+/// Nothing where there is no place for it.
+fn only_here(place: &Path, data_dir: &Path) -> Result<Option<LockFile>, OpenError> {
+    let network = Path::new("/proc/self/ns/net");
+    let network = std::fs::metadata(network).map_err(FileError::at("look at", network))?.ino();
+    let holder = format!("process {} with the data directory {}", std::process::id(), data_dir.display());
+    match LockFile::acquire(&place.join(format!("cairn-vm-{network}.lock")), &holder) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Held { holder, .. }) => Err(OpenError::Another(holder)),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "nobody is kept from starting another daemon for the VMs of this host");
+            Ok(None)
+        }
+    }
+}
+
 fn boot_id() -> Result<String, FileError> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     let text = std::fs::read_to_string(path).map_err(FileError::at("read", path))?;
@@ -214,4 +237,20 @@ fn boot_id() -> Result<String, FileError> {
 fn make(path: &Path, mode: u32) -> Result<(), OpenError> {
     let made = DirBuilder::new().recursive(true).mode(mode).create(path);
     made.map_err(|source| OpenError::Directory { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_one_daemon_for_vms() {
+        let place = tempfile::tempdir().unwrap();
+        let first = only_here(place.path(), Path::new("/one")).unwrap();
+        let error = only_here(place.path(), Path::new("/two")).unwrap_err().to_string();
+        assert!(error.contains("with the data directory /one"), "{error}");
+        drop(first);
+        assert!(only_here(place.path(), Path::new("/two")).unwrap().is_some());
+        assert!(only_here(Path::new("/nowhere"), Path::new("/two")).unwrap().is_none());
+    }
 }
