@@ -134,7 +134,10 @@ impl Daemon {
                 problem.hint("say who you are: --user and --user-password-file, or CAIRN_USER and CAIRN_PASSWORD_FILE")
             }
             _ if status.as_u16() == 401 && matches!(self.login, Login::Token(None)) => {
-                problem.hint("say who you are: --token-file FILE, or CAIRN_TOKEN")
+                problem.hint(
+                    "say who you are: --token-file FILE, or CAIRN_TOKEN; on the daemon's own host --data-dir DIR, as it was \
+                     started",
+                )
             }
             Some(id) if status.is_server_error() && problem.hint.is_none() => {
                 problem.hint(format!("the controller's log says more under request {id}"))

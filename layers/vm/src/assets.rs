@@ -32,7 +32,7 @@ pub enum AssetError {
         kind: AssetKind,
     },
     /// It is there, and something else.
-    #[error("{name} is a {}, not a {}", is.as_str(), wanted.as_str())]
+    #[error("{name} is of kind {}, not {}", is.as_str(), wanted.as_str())]
     Kind {
         /// Its name.
         name: AssetName,

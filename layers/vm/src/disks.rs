@@ -12,6 +12,7 @@ use crate::blocking::blocking;
 use crate::errors;
 use crate::model::{Vm, VmId};
 use crate::ports::{DiskFile, StepError, Stray};
+use crate::reserve::LEFT_FREE;
 
 /// Kind of a stray: the directory of a VM that is not known.
 pub(crate) const STRAY: &str = "disks";
@@ -23,12 +24,13 @@ const PIECE: usize = 1 << 20;
 pub struct Disks {
     directory: PathBuf,
     assets: PathBuf,
+    left_free: u64,
 }
 
 impl Disks {
     /// Disks below `<data>/vms`, from assets in their directory.
     pub fn new(directory: PathBuf, assets: PathBuf) -> Self {
-        Self { directory, assets }
+        Self { directory, assets, left_free: LEFT_FREE }
     }
 
     fn of(&self, id: &VmId) -> PathBuf {
@@ -63,6 +65,7 @@ impl Disks {
     /// # Errors
     /// An asset is damaged, the disk is full.
     pub async fn prepare(&self, vm: &Vm, files: &BootFiles) -> Result<(), StepError> {
+        let left_free = self.left_free;
         let directory = self.of(&vm.id).join("disks");
         let wanted: Vec<(PathBuf, PathBuf, String)> = files
             .disks
@@ -82,6 +85,7 @@ impl Disks {
             std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&directory).map_err(failed(&directory))?;
             for (path, asset, sha256) in wanted {
                 if !path.exists() {
+                    room(&directory, left_free).map_err(failed(&path))?;
                     copy(&asset, &path, &sha256).map_err(failed(&path))?;
                 }
             }
@@ -124,6 +128,16 @@ impl Disks {
     }
 }
 
+/// New disks do not take the last of the room: records could not be written any more, not even that a VM is deleted.
+fn room(directory: &Path, left_free: u64) -> io::Result<()> {
+    let free = host::space(directory).map_err(io::Error::other)?.available;
+    if free >= left_free {
+        return Ok(());
+    }
+    let text = format!("{} bytes are free, and {left_free} have to stay so", free);
+    Err(io::Error::new(io::ErrorKind::StorageFull, text))
+}
+
 /// Under a name of its own until it is whole.
 fn copy(asset: &Path, path: &Path, sha256: &str) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
@@ -162,4 +176,17 @@ fn copy_bytes(from: &File, to: &File, sha256: &str) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::other("the asset's file is not what was added"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_room_is_not_for_disks() {
+        let directory = tempfile::tempdir().unwrap();
+        room(directory.path(), 0).unwrap();
+        let error = room(directory.path(), u64::MAX).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
 }

@@ -147,7 +147,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
                 found("systemd", verdict(known.is_none_or(|known| known >= SYSTEMD), Verdict::Fail), text.clone())
             }
         },
-        at_least("memory", facts.memory, 4 * GIB, "VMs get less together than the guide plans with"),
+        memory(facts.memory),
         at_least("processors", Some(facts.cores as u64), 2, "the guide plans with two"),
     ];
     if let Some((path, bytes)) = &facts.room {
@@ -192,6 +192,15 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         findings.push(found("security modules", Verdict::Ok, security.clone()));
     }
     findings
+}
+
+fn memory(bytes: Option<u64>) -> Finding {
+    let text = bytes.map_or_else(|| "cannot be read".to_owned(), cli::size);
+    let detail = format!("{text}, at least {} is wanted", cli::size(4 * GIB));
+    match bytes.is_none_or(|bytes| bytes >= 4 * GIB) {
+        true => found("memory", Verdict::Ok, detail),
+        false => found("memory", Verdict::Warn, detail).hint("VMs get less together than the guide plans with"),
+    }
 }
 
 fn version(release: &str) -> Option<(u32, u32)> {
@@ -283,6 +292,12 @@ mod tests {
             assert_eq!(of(check), Verdict::Fail, "{check}");
         }
         assert_eq!((of("kvm"), of("network namespaces"), of("memory")), (Verdict::Warn, Verdict::Warn, Verdict::Ok));
+    }
+
+    #[test]
+    fn memory_is_told_in_units() {
+        assert_eq!(memory(Some(3 << 29)).detail, "1.5 GiB, at least 4.0 GiB is wanted");
+        assert_eq!((memory(Some(3 << 29)).verdict, memory(Some(4 * GIB)).verdict), (Verdict::Warn, Verdict::Ok));
     }
 
     #[test]

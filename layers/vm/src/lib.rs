@@ -21,6 +21,7 @@ pub mod model;
 mod open;
 pub mod plan;
 pub mod ports;
+mod reserve;
 mod run;
 mod service;
 pub mod settings;

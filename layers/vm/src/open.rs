@@ -2,13 +2,13 @@
 
 use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_core::Clock;
 use host::network::{LinuxNetworks, Place};
-use host::{FileError, Host, Linux};
+use host::{FileError, Host, Linux, LockError, LockFile};
 use store::Store;
 use tokio::sync::watch;
 
@@ -47,6 +47,9 @@ pub enum OpenError {
     /// The host does not say what it is, or the probe's verdict cannot be kept.
     #[error("cannot look at this host")]
     Host(#[from] FileError),
+    /// Names of namespaces, links, tables and control groups are the host's: what one daemon has would be a stray to another.
+    #[error("another daemon has the VMs of this host: {0}")]
+    Another(String),
     /// Keepers or networks.
     #[error("{0}")]
     Port(#[from] StepError),
@@ -62,7 +65,7 @@ impl OpenError {
     /// Stable code, with a page in docs/errors/.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Directory { .. } | Self::Host(_) | Self::Token(_) => "data_dir",
+            Self::Directory { .. } | Self::Host(_) | Self::Token(_) | Self::Another(_) => "data_dir",
             Self::Port(error) => error.code,
             Self::Store(_) => "database",
         }
@@ -79,6 +82,7 @@ pub async fn open(
     metrics: Arc<VmMetrics>,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<Api>, OpenError> {
+    let only = only_here(Path::new("/run"), &settings.data_dir)?;
     let (vms, consoles) = (settings.data_dir.join("vms"), settings.log_dir.join("consoles"));
     for (path, mode) in [
         (&vms, 0o750),
@@ -102,6 +106,7 @@ pub async fn open(
     })?;
     let edge = edge_settings(&settings.network, settings.uids.first);
     let edges = HostEdges::new(Arc::new(LinuxNetworks::new()), &Place::Host, edge)?;
+    let subnets = edges.subnets();
     let (hypervisors, choice) = hypervisors(settings, &consoles).await?;
     match &choice {
         Ok(choice) => tracing::info!(backend = %choice.backend, accelerator = ?choice.accelerator, "hypervisor chosen"),
@@ -122,13 +127,15 @@ pub async fn open(
         most_vms: settings.max_vms,
         first_uid: settings.uids.first,
         users: settings.uids.count(),
-        subnets: subnets(&settings.network),
+        subnets,
         ports: settings.network.ports.clone(),
         sign_of_life: settings.sign_of_life,
         boot_id: boot_id()?,
     };
     let around = (tokens, audit, metrics);
-    Ok(Api::open(store, assets, settings.asset_dir.clone(), limits, ports, around).await?)
+    let api = Api::open(store, assets, settings.asset_dir.clone(), limits, ports, around).await?;
+    api.hold(only);
+    Ok(api)
 }
 
 /// Every hypervisor that is installed, for VMs that one of them runs are looked after whichever is chosen now.
@@ -176,14 +183,6 @@ async fn verdict(settings: &VmSettings, present: Present) -> Result<Option<Verdi
     }
 }
 
-/// Where VMs have their addresses.
-fn subnets(network: &NetworkSettings) -> Vec<ipnet::IpNet> {
-    let bridge = network.bridge.as_ref();
-    let four = [network.ipv4, bridge.and_then(|bridge| bridge.ipv4)].into_iter().flatten().map(ipnet::IpNet::V4);
-    let six = [network.ipv6, bridge.and_then(|bridge| bridge.ipv6)].into_iter().flatten().map(ipnet::IpNet::V6);
-    four.chain(six).collect()
-}
-
 fn edge_settings(network: &NetworkSettings, first_user: u32) -> EdgeSettings {
     let defaults = EdgeSettings::default();
     let (mut dns_ipv4, mut dns_ipv6) = (Vec::new(), Vec::new());
@@ -202,11 +201,30 @@ fn edge_settings(network: &NetworkSettings, first_user: u32) -> EdgeSettings {
         dns_ipv4,
         dns_ipv6,
         bridge: network.bridge.as_ref().map(|bridge| bridge.name.clone()),
+        bridge_ipv4: network.bridge.as_ref().and_then(|bridge| bridge.ipv4),
+        bridge_ipv6: network.bridge.as_ref().and_then(|bridge| bridge.ipv6),
         rate_limit: network.bits_per_second.map(|bits| bits / 8),
         pool: usize::try_from(network.pool).unwrap_or(usize::MAX),
         ports: network.ports.clone(),
         first_user,
         ..defaults
+    }
+}
+
+/// The lock of the one daemon that has the VMs of this host, or of this container where that has a network of its own.
+/// Nothing where there is no place for it.
+fn only_here(place: &Path, data_dir: &Path) -> Result<Option<LockFile>, OpenError> {
+    let network = Path::new("/proc/self/ns/net");
+    let network = std::fs::metadata(network).map_err(FileError::at("look at", network))?.ino();
+    let holder = format!("process {} with the data directory {}", std::process::id(), data_dir.display());
+    match LockFile::acquire(&place.join(format!("cairn-vm-{network}.lock")), &holder) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Held { holder, .. }) => Err(OpenError::Another(holder)),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "nobody is kept from starting another daemon for the VMs of this host");
+            Ok(None)
+        }
     }
 }
 
@@ -219,4 +237,20 @@ fn boot_id() -> Result<String, FileError> {
 fn make(path: &Path, mode: u32) -> Result<(), OpenError> {
     let made = DirBuilder::new().recursive(true).mode(mode).create(path);
     made.map_err(|source| OpenError::Directory { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_one_daemon_for_vms() {
+        let place = tempfile::tempdir().unwrap();
+        let first = only_here(place.path(), Path::new("/one")).unwrap();
+        let error = only_here(place.path(), Path::new("/two")).unwrap_err().to_string();
+        assert!(error.contains("with the data directory /one"), "{error}");
+        drop(first);
+        assert!(only_here(place.path(), Path::new("/two")).unwrap().is_some());
+        assert!(only_here(Path::new("/nowhere"), Path::new("/two")).unwrap().is_none());
+    }
 }

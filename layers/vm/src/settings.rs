@@ -92,9 +92,11 @@ impl VmSettings {
     /// # Errors
     /// A value cannot be used; the error names its key and its variable.
     pub fn resolve(resolved: &Resolved, data_dir: &Path) -> Result<Self, SettingsError> {
-        let path = |name: &str| resolved.get(name).map(PathBuf::from);
-        let directory = |name: &str, below: &str| path(name).unwrap_or_else(|| data_dir.join(below));
-        let program = |name: &str| resolved.require(name).map(PathBuf::from);
+        let path = |name: &str| resolved.get(name).map(|text| absolute(resolved, name, Path::new(text))).transpose();
+        let data_dir = absolute(resolved, "vm_data_dir", data_dir)?;
+        let directory =
+            |name: &str, below: &str| Ok::<_, SettingsError>(path(name)?.unwrap_or_else(|| data_dir.join(below)));
+        let program = |name: &str| resolved.require(name).and_then(|text| absolute(resolved, name, Path::new(text)));
         if let Some(key) = keys::refused().find(|key| resolved.get(key.name).is_some()) {
             return Err(resolved.wrong(key.name, "there is no docker backend; leave it out"));
         }
@@ -110,10 +112,9 @@ impl VmSettings {
         check_unused(resolved)?;
         Ok(Self {
             listen: listen(resolved, "vm_address", "vm_port")?,
-            data_dir: data_dir.to_owned(),
-            asset_dir: directory("vm_asset_dir", "assets"),
+            asset_dir: directory("vm_asset_dir", "assets")?,
             asset_limit: resolved.size("vm_asset_limit")?,
-            log_dir: directory("vm_log_dir", "logs"),
+            log_dir: directory("vm_log_dir", "logs")?,
             jail_dir: program("vm_jailer_chroot_dir")?,
             log_level: log_level(resolved)?,
             max_vms,
@@ -124,7 +125,7 @@ impl VmSettings {
                 firecracker: program("vm_firecracker")?,
                 jailer: program("vm_jailer")?,
                 qemu: program("vm_qemu")?,
-                keeper: path("vm_keeper").unwrap_or_else(keeper),
+                keeper: path("vm_keeper")?.unwrap_or_else(keeper),
             },
             shared_uid: user(resolved, "vm_jailer_uid", uids)?,
             shared_gid: user(resolved, "vm_jailer_gid", uids)?,
@@ -142,8 +143,14 @@ impl VmSettings {
             },
             high_cardinality: resolved.boolean("vm_high_cardinality")?,
             warnings: warnings(resolved),
+            data_dir,
         })
     }
+}
+
+/// Keepers and hypervisors work in directories of their own, where a relative path would lead elsewhere.
+fn absolute(resolved: &Resolved, name: &str, path: &Path) -> Result<PathBuf, SettingsError> {
+    std::path::absolute(path).map_err(|error| resolved.wrong(name, error.to_string()))
 }
 
 /// A word, or a list of directives such as `info,vm=debug`, which the log itself judges.
@@ -270,6 +277,19 @@ mod tests {
         assert_eq!(settings.network.bits_per_second, Some(1_000_000_000));
         assert_eq!((settings.network.ports, settings.network.dns.len()), (20_000..=29_999, 4));
         assert!(!settings.dev_tokens && settings.warnings.is_empty());
+    }
+
+    #[test]
+    fn a_relative_path_is_one_from_where_the_daemon_was_started() {
+        let here = std::env::current_dir().unwrap();
+        let values = [("JAILER_CHROOT_DIR", "./jails"), ("KEEPER", "bin/keeper"), ("ASSET_DIR", "/assets")];
+        let resolved = Resolver::new(&[KEYS]).environment(&environment(&values)).unwrap().resolve();
+        let settings = VmSettings::resolve(&resolved, Path::new("./data")).unwrap();
+        assert_eq!(settings.data_dir, here.join("data"));
+        assert_eq!(settings.log_dir, here.join("data/logs"));
+        assert_eq!(settings.jail_dir, here.join("jails"));
+        assert_eq!(settings.programs.keeper, here.join("bin/keeper"));
+        assert_eq!(settings.asset_dir, Path::new("/assets"));
     }
 
     #[test]

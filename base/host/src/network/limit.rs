@@ -37,7 +37,13 @@ pub trait Traffic {
     /// The limit of a link. The kernel keeps times, so burst and latency come back rounded.
     fn limit(&self, link: &str) -> Result<Option<Limit>, NetworkError>;
 
-    /// Forgets every tracked connection from or to an address, before or after translation, and returns how many
-    /// there were. A rule that accepts what is established lets old connections live on until this is done.
-    fn forget_connections(&self, address: IpAddr) -> Result<usize, NetworkError>;
+    /// Forgets every tracked connection from or to one of these addresses, before or after translation, and returns how
+    /// many there were. The kernel's list of all connections is read once, however many addresses there are. A rule that accepts what is established lets old connections live on until this is done.
+    fn forget_connections(&self, addresses: &[IpAddr]) -> Result<usize, NetworkError>;
+}
+
+/// For errors: whose connections.
+pub(super) fn connections_of(addresses: &[IpAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    format!("connections of {}", addresses.join(", "))
 }

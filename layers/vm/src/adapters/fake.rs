@@ -141,7 +141,7 @@ impl FakeHost {
             std::future::pending::<()>().await;
         }
         if refused {
-            return Err(StepError::new(errors::HYPERVISOR, format!("{call} was refused")));
+            return Err(StepError::new(errors::HYPERVISOR, format!("{call} was refused: /played/{call}")));
         }
         let done = change(&mut self.lock());
         self.changed.send_replace(());

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use host::LockFile;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,8 @@ pub struct Api {
     pub metrics: Arc<VmMetrics>,
     /// From before anything runs, so that no adoption is missed.
     news: Mutex<Option<Receiver<Event>>>,
+    /// Keeps other daemons from these VMs.
+    only: OnceLock<LockFile>,
 }
 
 impl Api {
@@ -57,9 +60,17 @@ impl Api {
         let observe = Box::new(move |happening: &crate::run::Happening<'_>| observer.happened(happening));
         let service = Service::open(store, assets, asset_directory, limits, ports, observe).await?;
         let news = Mutex::new(Some(service.watch_events()));
-        let api = Self { service, tokens, audit, metrics, news };
+        let api = Self { service, tokens, audit, metrics, news, only: OnceLock::new() };
         api.count();
         Ok(Arc::new(api))
+    }
+
+    /// Holds a lock for as long as this lives.
+    pub(crate) fn hold(&self, lock: Option<LockFile>) {
+        if let Some(lock) = lock {
+            // It is given once.
+            let _ = self.only.set(lock);
+        }
     }
 
     /// Counts events, and keeps the gauges right after each, until `shutdown`.

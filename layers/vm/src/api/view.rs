@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::model::{Backend, Mapping, Options, State, Vm, VmId};
 use crate::plan;
 use crate::ports::Wire;
-use crate::service::Caller;
+use crate::service::{Caller, without_paths};
 
 /// A VM.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -139,6 +139,8 @@ impl VmView {
         if let (None, Value::Object(config)) = (&caller.customer, &mut config) {
             config.insert("customer_id".to_owned(), vm.customer.as_str().into());
         }
+        // Where things are on the host is the operator's affair.
+        let told = |text: &str| if caller.customer.is_some() { without_paths(text) } else { text.to_owned() };
         Self {
             vm_id: vm.id.clone(),
             customer_id: vm.customer.to_string(),
@@ -150,10 +152,10 @@ impl VmView {
             modified_timestamp: vm.updated_at.as_second(),
             metadata: vm.spec.metadata.clone(),
             network_info: NetworkView::of(vm, wire),
-            reason: vm.reason.clone(),
+            reason: told(&vm.reason),
             failure: vm.failure.as_ref().filter(|_| vm.state == State::Failed).map(|failure| FailureView {
                 code: failure.code.clone(),
-                reason: failure.reason.clone(),
+                reason: told(&failure.reason),
                 exit_code: failure.exit_code,
                 console_tail: Some(failure.console_tail.clone()),
             }),

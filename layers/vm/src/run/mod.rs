@@ -20,6 +20,7 @@ use crate::disks::Disks;
 use crate::model::{Backend, Event, Failure, Options, Vm, VmId};
 use crate::plan::{Kind, Step};
 use crate::ports::{Edges, Hypervisor, Keepers, StepError};
+use crate::reserve::Reserve;
 use crate::store::VmStore;
 
 /// What owners work with.
@@ -31,6 +32,7 @@ pub(crate) struct Context {
     pub(crate) hypervisors: Hypervisors,
     pub(crate) assets: Assets,
     pub(crate) disks: Disks,
+    pub(crate) reserve: Reserve,
     pub(crate) consoles: PathBuf,
     pub(crate) first_uid: u32,
     /// The kernel's boot id.
@@ -221,6 +223,7 @@ pub async fn run(service: Arc<crate::Service>, shutdown: CancellationToken) -> R
             Some(enlisted) = newborns.recv() => own(&context, &service.vms, &mut tasks, enlisted, &shutdown),
             Some(ended) = tasks.join_next() => ended.map_err(RunError::Panicked)?,
             _ = prune.tick() => {
+                context.reserve.fill();
                 let oldest = context.clock.now().saturating_sub(KEYS).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
                 if let Err(error) = context.store.prune(oldest).await {
                     tracing::warn!(error = &error as &dyn std::error::Error, "old records stay");

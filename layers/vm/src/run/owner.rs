@@ -222,6 +222,10 @@ impl Owner {
         let by_policy = kind == Kind::Boot;
         let begin = Begin { kind, options: Options::default(), failure, by_policy, why };
         while let Err(error) = self.begin(begin.clone()).await {
+            if self.vm().operation.is_some() {
+                // The database knows of another one that was begun.
+                return;
+            }
             self.refused(&error).await;
             if self.shutdown.is_cancelled() {
                 return;
@@ -476,7 +480,14 @@ impl Owner {
     async fn try_write(&mut self, mut next: Vm, event: Option<&NewEvent>) -> Result<(), store::Error> {
         next.generation += 1;
         next.updated_at = self.context.clock.now();
-        let event = self.context.store.write(&next, event).await?;
+        let event = match self.context.store.write(&next, event).await {
+            Ok(event) => event,
+            Err(error) => {
+                self.context.reserve.release_for(&error);
+                let took_effect = self.read_back(&next).await;
+                return if took_effect { Ok(()) } else { Err(error) };
+            }
+        };
         self.vm.send_replace(Arc::new(next));
         if let Some(event) = event {
             // Nobody has to listen.
@@ -485,7 +496,30 @@ impl Owner {
         Ok(())
     }
 
+    /// After a write that is said to have failed: whether it took effect all the same. The row as it is stored is the VM from
+    /// then on, so this waits until the database tells it, or the daemon stops.
+    async fn read_back(&mut self, wanted: &Vm) -> bool {
+        let row = loop {
+            match self.context.store.one(&wanted.id).await {
+                Ok(row) => break row,
+                Err(error) => self.refused(&error).await,
+            }
+            if self.shutdown.is_cancelled() {
+                return false;
+            }
+        };
+        let Some(row) = row.filter(|row| row.generation >= wanted.generation) else { return false };
+        let took_effect = row.state == wanted.state && row.operation == wanted.operation && row.reason == wanted.reason;
+        tracing::warn!(vm_id = %row.id, generation = row.generation, "a write took effect that was said to have failed");
+        if let Ok(Some(event)) = self.context.store.last_event(&row).await {
+            let _ = self.context.events.send(event);
+        }
+        self.vm.send_replace(Arc::new(row));
+        took_effect
+    }
+
     async fn refused(&self, error: &store::Error) {
+        self.context.reserve.release_for(error);
         tracing::error!(vm_id = %self.vm().id, error = error as &dyn std::error::Error, "the database refuses; trying again");
         tokio::select! {
             () = self.shutdown.cancelled() => {}

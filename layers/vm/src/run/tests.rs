@@ -122,6 +122,12 @@ async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.expect("it takes too long")
 }
 
+async fn until(so: impl Fn() -> bool) {
+    while !so() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 async fn operate(daemon: &Daemon, id: &VmId, kind: Kind, force: bool) -> Result<Arc<Vm>, Error> {
     let options = Options { force, timeout_seconds: Some(30) };
     within(daemon.service.operate(&operator(), id, kind, options)).await
@@ -161,6 +167,75 @@ async fn a_vm_lives_and_nothing_is_left_of_it() {
     let states: Vec<_> =
         events.iter().filter(|event| event.kind == "state").map(|event| event.state.as_str()).collect();
     assert_eq!(states, ["CREATED", "RUNNING", "PAUSED", "RUNNING", "RUNNING", "SHUTDOWN", "RUNNING"]);
+    daemon.stop().await;
+}
+
+/// A commit can take effect and be reported as failed: nothing is done twice, and nothing is stuck until a restart.
+#[tokio::test]
+async fn a_commit_that_is_said_to_have_failed_is_looked_at() {
+    let world = World::new();
+    let daemon = world.start().await;
+    let lies = Arc::clone(&daemon.service.context.store.lies);
+    let lie = |times| lies.store(times, std::sync::atomic::Ordering::SeqCst);
+    let a = id("a");
+    for lied in [1, 2, 20] {
+        lie(lied);
+        let vm = within(daemon.service.create(&operator(), wish("a", &json!({})))).await.unwrap();
+        assert_eq!(vm.state, State::Created);
+        lie(lied);
+        assert_eq!(operate(&daemon, &a, Kind::Boot, false).await.unwrap().state, State::Running);
+        lie(lied);
+        world.host.end(&a, Exit::Code(0));
+        within(daemon.service.wait(&operator(), &a, &[State::Shutdown], PATIENCE)).await.unwrap();
+        lie(lied);
+        operate(&daemon, &a, Kind::Delete, true).await.unwrap();
+        lie(0);
+        assert_eq!(world.host.there(), (vec![], vec![], vec![]));
+        assert_eq!(daemon.service.context.store.all().await.unwrap(), []);
+    }
+    assert_eq!(world.host.starts(&a), 3);
+    daemon.stop().await;
+}
+
+/// On a full disk a VM can be deleted all the same: that is what makes room.
+#[tokio::test]
+async fn room_is_kept_for_the_records() {
+    let world = World::new();
+    let daemon = world.start().await;
+    within(daemon.service.create(&operator(), wish("a", &json!({})))).await.unwrap();
+    let reserve = world.directory.path().join("reserve");
+    within(until(|| reserve.exists())).await;
+    // It cannot grow beyond the pages that it has.
+    let mut tx = daemon.store.begin().await.unwrap();
+    sqlx::query("PRAGMA max_page_count = 1").execute(&mut *tx).await.unwrap();
+    drop(tx);
+    let used = async {
+        while reserve.exists() {
+            // What is written down about it fills the pages.
+            let _ = operate(&daemon, &id("a"), Kind::Boot, true).await;
+            let _ = operate(&daemon, &id("a"), Kind::Stop, true).await;
+        }
+    };
+    // Whoever asks waits until there is room, or is told.
+    tokio::select! {
+        () = used => {}
+        () = within(until(|| !reserve.exists())) => {}
+    }
+    daemon.kill().await;
+}
+
+/// A VM that was removed by a commit that is said to have failed does not take the next one of its name with it.
+#[tokio::test]
+async fn what_is_removed_twice_is_removed_once() {
+    let world = World::new();
+    let daemon = world.start().await;
+    let old = within(daemon.service.create(&operator(), wish("a", &json!({})))).await.unwrap();
+    operate(&daemon, &id("a"), Kind::Delete, true).await.unwrap();
+    let new = within(daemon.service.create(&operator(), wish("a", &json!({})))).await.unwrap();
+    let event = crate::store::NewEvent { time: jiff::Timestamp::now(), kind: "deleted", message: "deleted".to_owned() };
+    daemon.service.context.store.remove(&old, &event, false).await.unwrap();
+    let left = daemon.service.context.store.all().await.unwrap();
+    assert_eq!(left.iter().map(|vm| vm.slot).collect::<Vec<_>>(), [new.slot]);
     daemon.stop().await;
 }
 
@@ -487,7 +562,7 @@ async fn maintenance_limits_and_other_peoples_vms() {
     assert!(service.events(&caller("two"), Some(&a), 0, 10).await.unwrap().is_empty());
     let foreign = Wish { customer: "one".parse().ok(), ..wish("b", &json!({})) };
     assert!(matches!(service.create(&caller("two"), foreign).await, Err(Error::OtherCustomer(_))));
-    assert!(matches!(service.create(&caller("two"), wish("a", &json!({}))).await, Err(Error::Exists(_))));
+    assert!(matches!(service.create(&caller("two"), wish("a", &json!({}))).await, Err(Error::Taken(_))));
     // Nor does a customer open a way to them, or to the metadata of the host's cloud.
     for to in ["10.100.0.2/32", "203.0.114.2/32", "169.254.169.254/32"] {
         let nosy = wish("b", &json!({"network": [{"egress": [{"to": to}]}]}));
@@ -508,6 +583,8 @@ async fn maintenance_limits_and_other_peoples_vms() {
         within(daemon.service.create(&operator(), wish(name, &json!({})))).await.unwrap();
     }
     assert!(matches!(daemon.service.create(&operator(), wish("e", &json!({}))).await, Err(Error::Limit(4))));
+    let told = daemon.service.create(&caller("one"), wish("e", &json!({}))).await.unwrap_err().problem();
+    assert!(!told.detail.contains('4') && !told.hint.unwrap().contains("UNKEY"), "{}", told.detail);
     let missing = wish("f", &json!({"boot": {"kernel_path": "other"}}));
     let error = daemon.service.create(&operator(), missing).await.unwrap_err();
     assert_eq!(serde_json::to_value(error.problem()).unwrap()["code"], errors::ASSET_MISSING);

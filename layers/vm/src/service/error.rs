@@ -13,6 +13,7 @@ use crate::model::{CustomerId, Failure, SpecError, Vm, VmId};
 use crate::plan::{self, Kind};
 use crate::ports::StepError;
 use crate::run::Refusal;
+use crate::service::Caller;
 
 /// For who names no kernel where the host has no default, or none that is there.
 const ADD_ASSET: &str = "add it: cairn vm asset add NAME FILE --kind kernel; then name it in boot.kernel_path, or set \
@@ -29,6 +30,9 @@ pub enum Error {
     /// The id is taken.
     #[error("VM {0} is there already")]
     Exists(VmId),
+    /// The id cannot be had; whether somebody else has it is not the caller's affair.
+    #[error("the id {0} cannot be had")]
+    Taken(VmId),
     /// Not in this state.
     #[error("VM {} is {}: {} is not possible", .vm.id, .vm.state, .kind.as_str())]
     WrongState {
@@ -55,6 +59,9 @@ pub enum Error {
     /// So many VMs are there already.
     #[error("{0} VMs are there, and no more are allowed")]
     Limit(u32),
+    /// The same for who is not to know how many others have.
+    #[error("no more VMs are taken here for now")]
+    Crowded,
     /// No address is left.
     #[error("no address is left for another VM")]
     NoAddress,
@@ -90,6 +97,9 @@ pub enum Error {
     /// The daemon stops.
     #[error("the daemon is stopping")]
     Stopping,
+    /// The same for a customer, who learns nothing of the host's paths.
+    #[error(transparent)]
+    ToCustomer(Box<Error>),
 }
 
 fn listed(wrong: &[SpecError]) -> String {
@@ -97,13 +107,28 @@ fn listed(wrong: &[SpecError]) -> String {
 }
 
 impl Error {
+    /// The same as `caller` may read it: a customer learns nothing of the host and of others on it.
+    pub(super) fn told_to(self, caller: &Caller) -> Self {
+        if caller.customer.is_none() {
+            return self;
+        }
+        match self {
+            Self::Limit(_) | Self::NoAddress => Self::Crowded,
+            Self::Database(_) => Self::Database("tell the operator of this host".to_owned()),
+            told @ (Self::Failed(_) | Self::Step(_) | Self::Busy(_) | Self::Asset(_)) => {
+                Self::ToCustomer(Box::new(told))
+            }
+            told => told,
+        }
+    }
+
     /// The same for the edge.
     pub fn problem(&self) -> Problem {
         let detail = chain(self);
         let new = |kind, code| Problem::new(kind, code, detail.clone());
         match self {
             Self::NotFound(_) => new(ErrorKind::NotFound, errors::VM_NOT_FOUND),
-            Self::Exists(_) => {
+            Self::Exists(_) | Self::Taken(_) => {
                 new(ErrorKind::Conflict, errors::VM_EXISTS).hint("choose another vm_id, or leave it out")
             }
             Self::WrongState { vm, .. } => new(ErrorKind::Conflict, errors::VM_WRONG_STATE).hint(hint_for(vm)),
@@ -118,6 +143,9 @@ impl Error {
             Self::KeyUsed => new(ErrorKind::Conflict, errors::IDEMPOTENCY_KEY).hint("use a new key for a new VM"),
             Self::Limit(_) => new(ErrorKind::RateLimited, errors::VM_LIMIT)
                 .hint("delete VMs, or raise UNKEY_METALD_MAX_PROCESSES and user.max_net_namespaces"),
+            Self::Crowded => new(ErrorKind::RateLimited, errors::VM_LIMIT)
+                .retry_after(RETRY)
+                .hint("delete VMs that you do not need, or ask the operator of this host"),
             Self::NoAddress => new(ErrorKind::RateLimited, errors::VM_ADDRESSES)
                 .hint("delete VMs, or set a larger UNKEY_METALD_NETWORK_VM_SUBNET_IPV4"),
             Self::Port(_) => {
@@ -133,8 +161,31 @@ impl Error {
             Self::Maintained(error) => Problem::internal(error),
             Self::Database(_) => new(ErrorKind::Failed, web::codes::SERVER_ERROR),
             Self::Stopping => new(ErrorKind::Unavailable, errors::MAINTENANCE).retry_after(RETRY),
+            Self::ToCustomer(told) => {
+                let mut problem = told.problem();
+                problem.detail = without_paths(&problem.detail);
+                problem
+            }
         }
     }
+}
+
+/// A sentence without paths of the host. A path is what begins with a slash after a space or a quote.
+pub(crate) fn without_paths(text: &str) -> String {
+    let ends = |letter: char| letter.is_whitespace() || "'\"`(),;".contains(letter);
+    let mut plain = String::with_capacity(text.len());
+    for word in text.split_inclusive(ends) {
+        let (name, end) = word.strip_suffix(ends).map_or((word, ""), |name| word.split_at(name.len()));
+        let path = name.trim_end_matches([':', '.']);
+        if path.len() > 1 && path.starts_with('/') {
+            plain.push_str("[a path of the host]");
+            plain.push_str(&name[path.len()..]);
+        } else {
+            plain.push_str(name);
+        }
+        plain.push_str(end);
+    }
+    plain
 }
 
 fn hint_for(vm: &Vm) -> String {
@@ -187,5 +238,24 @@ pub(super) fn refused(kind: Kind, refusal: Refusal) -> Error {
         Refusal::Failed(failure) => Error::Failed(failure),
         Refusal::Gone(id) => Error::NotFound(id),
         Refusal::Database(reason) => Error::Database(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_for_a_customer_has_no_paths_of_the_host() {
+        for (text, plain) in [
+            ("cannot make the disk /var/lib/x/disk0: full", "cannot make the disk [a path of the host]: full"),
+            ("cannot open '/a b/c'", "cannot open '[a path of the host] b/c'"),
+            ("/srv/jailer is gone.", "[a path of the host] is gone."),
+            ("see (/etc/x), \"/y/z\"", "see ([a path of the host]), \"[a path of the host]\""),
+            ("1/2 of tcp/udp, 10.0.0.0/8, a / b", "1/2 of tcp/udp, 10.0.0.0/8, a / b"),
+            ("", ""),
+        ] {
+            assert_eq!(without_paths(text), plain);
+        }
     }
 }

@@ -21,6 +21,7 @@ use crate::model::{
 };
 use crate::plan::Kind;
 use crate::ports::{Edges, Hypervisor, Keepers, Kept, StepError, Stray, Wire};
+use crate::reserve::Reserve;
 use crate::run::{Command, Context, Enlisted, Happening, Hypervisors, Refusal, Vms, steps};
 use crate::store::{Admission, Candidate, VmStore};
 
@@ -28,6 +29,7 @@ use crate::store::{Admission, Candidate, VmStore};
 const EVENTS: usize = 1024;
 pub use error::Error;
 use error::refused;
+pub(crate) use error::without_paths;
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,6 +141,8 @@ impl Service {
         let (newborn, newborns) = mpsc::unbounded_channel();
         let context = Context {
             disks: Disks::new(limits.vms.clone(), asset_directory),
+            // Beside the database.
+            reserve: Reserve::new(limits.maintenance.with_file_name("reserve")),
             store,
             clock: ports.clock,
             keepers: ports.keepers,
@@ -173,6 +177,10 @@ impl Service {
     /// # Errors
     /// What it wishes for cannot be had; nothing is left of it.
     pub async fn create(&self, caller: &Caller, wish: Wish) -> Result<Arc<Vm>, Error> {
+        self.make(caller, wish).await.map_err(|error| error.told_to(caller))
+    }
+
+    async fn make(&self, caller: &Caller, wish: Wish) -> Result<Arc<Vm>, Error> {
         self.changeable()?;
         let mut wrong = wish.spec.check();
         wrong.extend(self.ports_elsewhere(&wish.spec));
@@ -206,6 +214,7 @@ impl Service {
             Admitted::Born(answer) => {
                 answer.await.map_err(|_| Error::Stopping)?.map_err(|refusal| refused(Kind::Create, refusal))
             }
+            Admitted::Not(Admission::Exists) if self.seen(caller, &id).is_err() => Err(Error::Taken(id)),
             Admitted::Not(admission) => self.not_admitted(id, admission).await,
         }
     }
@@ -303,7 +312,7 @@ impl Service {
         self.changeable()?;
         let (reply, answer) = oneshot::channel();
         handle.commands.send(Command { kind, options, reply }).await.map_err(|_| self.left(id))?;
-        answer.await.map_err(|_| self.left(id))?.map_err(|refusal| refused(kind, refusal))
+        answer.await.map_err(|_| self.left(id))?.map_err(|refusal| refused(kind, refusal).told_to(caller))
     }
 
     /// Why an owner does not answer any more: its VM is gone, or the daemon stops and leaves the VM as it is.
@@ -350,7 +359,13 @@ impl Service {
         limit: u32,
     ) -> Result<Vec<Event>, Error> {
         let customer = caller.customer.as_ref().map(CustomerId::as_str);
-        Ok(self.context.store.events(customer, vm.map(VmId::as_str), after, limit).await?)
+        let mut events = self.context.store.events(customer, vm.map(VmId::as_str), after, limit).await?;
+        if customer.is_some() {
+            for event in &mut events {
+                event.message = without_paths(&event.message);
+            }
+        }
+        Ok(events)
     }
 
     /// What happens from now on, to all VMs.
@@ -377,7 +392,7 @@ impl Service {
         if vm.state != State::Running {
             return Err(Error::WrongState { kind: Kind::Resume, vm });
         }
-        Ok(self.context.keepers.type_in(id, bytes).await?)
+        self.context.keepers.type_in(id, bytes).await.map_err(|error| Error::from(error).told_to(caller))
     }
 
     /// Whether changes are refused.

@@ -92,13 +92,13 @@ pub const KEYS: &[Key] = &[
         "vm_network_bridge_ipv4",
         &["UNKEY_METALD_NETWORK_BRIDGE_IPV4"],
         None,
-        "Address and prefix of that bridge (default: as it is)",
+        "The address of that bridge, with prefix, whose subnet is the VMs' (default: its first one)",
     ),
     Key::new(
         "vm_network_bridge_ipv6",
         &["UNKEY_METALD_NETWORK_BRIDGE_IPV6"],
         None,
-        "Address and prefix of that bridge (default: as it is)",
+        "The address of that bridge, with prefix, whose subnet is the VMs' (default: its first one)",
     ),
     Key::new(
         "vm_network_dns_ipv4",

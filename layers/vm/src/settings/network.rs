@@ -32,9 +32,9 @@ pub struct NetworkSettings {
 pub struct Bridge {
     /// Its name.
     pub name: String,
-    /// The address that it is to have; `None` for the one that it has.
+    /// Which of its addresses has the subnet of the VMs; `None` for its first one.
     pub ipv4: Option<Ipv4Net>,
-    /// The address that it is to have; `None` for the one that it has.
+    /// Which of its addresses has the subnet of the VMs; `None` for its first one.
     pub ipv6: Option<Ipv6Net>,
 }
 

@@ -4,6 +4,9 @@ mod assets;
 mod rows;
 pub mod tokens;
 
+#[cfg(test)]
+use std::sync::atomic::Ordering;
+
 use jiff::Timestamp;
 use sqlx::Row;
 use store::{Migration, Store, StoreError};
@@ -55,6 +58,23 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// There is no room on the database's disk.
+    pub(crate) fn is_full(&self) -> bool {
+        // SQLITE_FULL (sqlite.org/rescode.html#full).
+        let full =
+            |error: &sqlx::Error| error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("13"));
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = source {
+            if error.downcast_ref::<sqlx::Error>().is_some_and(full) {
+                return true;
+            }
+            source = error.source();
+        }
+        false
+    }
+}
+
 pub(crate) fn doing(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
     move |source| Error::Sql { doing, source }
 }
@@ -99,16 +119,45 @@ pub(crate) struct Candidate {
 #[derive(Debug, Clone)]
 pub struct VmStore {
     store: Store,
+    /// Commits that are reported to have failed although they took effect.
+    #[cfg(test)]
+    pub(crate) lies: std::sync::Arc<std::sync::atomic::AtomicU32>,
 }
 
 impl VmStore {
     /// Uses an open store whose migrations include [`MIGRATIONS`].
     pub fn new(store: Store) -> Self {
-        Self { store }
+        Self {
+            store,
+            #[cfg(test)]
+            lies: std::sync::Arc::default(),
+        }
+    }
+
+    async fn commit(&self, tx: Transaction, doing_what: &'static str) -> Result<(), Error> {
+        tx.commit().await.map_err(doing(doing_what))?;
+        #[cfg(test)]
+        if self.lies.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Err(doing(doing_what)(sqlx::Error::WorkerCrashed));
+        }
+        Ok(())
     }
 
     /// Adds a VM with everything that it holds on this host, or nothing.
     pub(crate) async fn admit(&self, candidate: Candidate) -> Result<Admission, Error> {
+        let (id, customer, created_at) =
+            (candidate.vm.id.clone(), candidate.vm.customer.clone(), candidate.vm.created_at.as_microsecond());
+        let error = match self.try_admit(candidate).await {
+            Err(error) => error,
+            admission => return admission,
+        };
+        // A commit can take effect and still be reported as failed: such a VM would have no owner before the next start.
+        let row = self.one(&id).await.ok().flatten();
+        let is_ours = |vm: &Vm| vm.customer == customer && vm.created_at.as_microsecond() == created_at;
+        row.filter(is_ours).map(|vm| Admission::Admitted(Box::new(vm))).ok_or(error)
+    }
+
+    async fn try_admit(&self, candidate: Candidate) -> Result<Admission, Error> {
         let Candidate { mut vm, key, most, slots, ports } = candidate;
         let failed = || doing("add a VM");
         let mut tx = self.store.begin().await?;
@@ -168,7 +217,7 @@ impl VmStore {
             .await
             .map_err(failed())?;
         }
-        tx.commit().await.map_err(failed())?;
+        self.commit(tx, "add a VM").await?;
         Ok(Admission::Admitted(Box::new(vm)))
     }
 
@@ -180,14 +229,50 @@ impl VmStore {
             Some(event) => Some(add_event(&mut tx, vm, event).await?),
             None => None,
         };
-        tx.commit().await.map_err(doing("write a VM"))?;
+        self.commit(tx, "write a VM").await?;
         Ok(event)
     }
 
-    /// Removes a VM's row and what it holds; its slot rests from now on.
+    /// A VM as it is stored.
+    pub(crate) async fn one(&self, id: &VmId) -> Result<Option<Vm>, Error> {
+        let row = sqlx::query("SELECT * FROM vms WHERE id = $1")
+            .bind(id.as_str())
+            .fetch_optional(self.store.reader())
+            .await
+            .map_err(doing("read a VM"))?;
+        row.as_ref().map(vm_row).transpose()
+    }
+
+    /// The newest event of a VM.
+    pub(crate) async fn last_event(&self, vm: &Vm) -> Result<Option<Event>, Error> {
+        let row = sqlx::query(
+            "SELECT id, vm_id, time, kind, state, message FROM vm_events
+             WHERE vm_id = $1 AND customer = $2 ORDER BY id DESC LIMIT 1",
+        )
+        .bind(vm.id.as_str())
+        .bind(vm.customer.as_str())
+        .fetch_optional(self.store.reader())
+        .await
+        .map_err(doing("read events"))?;
+        row.as_ref().map(rows::event_row).transpose()
+    }
+
+    /// Removes a VM's row and what it holds; its slot rests from now on. Where an earlier try took effect, nothing is done: by
+    /// now another VM may have the id.
     pub(crate) async fn remove(&self, vm: &Vm, event: &NewEvent, forget_key: bool) -> Result<Event, Error> {
         let failed = || doing("remove a VM");
         let mut tx = self.store.begin().await?;
+        let there: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM vms WHERE id = $1 AND created_at = $2 AND slot = $3")
+            .bind(vm.id.as_str())
+            .bind(vm.created_at.as_microsecond())
+            .bind(i64::from(vm.slot.0))
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(failed())?;
+        if there == 0 {
+            drop(tx);
+            return self.last_event(vm).await?.ok_or_else(|| Error::Changed { id: vm.id.clone() });
+        }
         let event = add_event(&mut tx, vm, event).await?;
         for sql in ["DELETE FROM vm_ports WHERE vm_id = $1", "DELETE FROM vms WHERE id = $1"] {
             sqlx::query(sql).bind(vm.id.as_str()).execute(&mut *tx).await.map_err(failed())?;
@@ -204,7 +289,7 @@ impl VmStore {
         .execute(&mut *tx)
         .await
         .map_err(failed())?;
-        tx.commit().await.map_err(failed())?;
+        self.commit(tx, "remove a VM").await?;
         Ok(event)
     }
 

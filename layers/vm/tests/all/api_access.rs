@@ -139,6 +139,33 @@ async fn foreign_vms_are_not_there() {
     assert_eq!(bench.get("/v1/vms").token(&bench.operator).send().await.value()["total_count"], 1);
 }
 
+/// What went wrong on the host is told to a customer without saying where, and of others nothing at all.
+#[tokio::test]
+async fn a_customer_learns_nothing_of_the_host_and_of_others() {
+    let bench = Bench::start().await;
+    bench.vm(VM).await;
+    let path = format!("/v1/vms/{VM}");
+    bench.host.refuse("jail", 1);
+    let boot = bench.ask("POST", &format!("{path}/boot")).token(&bench.customer).send().await;
+    let told = async |path: &str, token: &str| bench.get(path).token(token).send().await.text;
+    let events = format!("{path}/events");
+    for text in [boot.text, told(&path, &bench.customer).await, told(&events, &bench.customer).await] {
+        assert!(text.contains("jail was refused") && !text.contains("/played/"), "{text}");
+    }
+    for path in ["/v1/vms", "/v1/events"] {
+        assert!(!told(path, &bench.customer).await.contains("/played/"), "{path}");
+    }
+    for path in [&path, &events] {
+        assert!(told(path, &bench.operator).await.contains("/played/jail"), "{path}");
+    }
+    let create = async |token: &str| {
+        let reply = bench.post("/v1/vms").token(token).json(&json!({ "config": config(), "vm_id": VM })).await;
+        (reply.status, reply.value()["detail"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(create(&bench.customer).await, (409, format!("VM {VM} is there already")));
+    assert_eq!(create(&bench.foreign).await, (409, format!("the id {VM} cannot be had")));
+}
+
 #[tokio::test]
 async fn whose_a_new_vm_is() {
     let bench = Bench::start().await;

@@ -212,7 +212,12 @@ async fn how_it_ends() {
     daemon.say("GET /v1/vms", problem(Unauthorized, "token"));
     let output = Output::into_text(false);
     let done = vm::cli::run(words.command, &words.endpoint, &words.access, &Known::default(), &output).await;
-    assert_eq!(done.unwrap_err().hint.as_deref(), Some("say who you are: --token-file FILE, or CAIRN_TOKEN"));
+    assert_eq!(
+        done.unwrap_err().hint.as_deref(),
+        Some(
+            "say who you are: --token-file FILE, or CAIRN_TOKEN; on the daemon's own host --data-dir DIR, as it was started"
+        )
+    );
     assert!(daemon.asked().last().unwrap().ends_with("[nobody]"));
     for words in
         [&["list", "--state", "lost"][..], &["wait", "x", "--timeout", "soon"], &["token", "create"], &["network"]]

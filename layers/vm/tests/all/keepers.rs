@@ -168,6 +168,19 @@ impl Drop for Host {
     }
 }
 
+/// A keeper that cannot write down what it has begun, for the disk is full, leaves a control group that nobody knows.
+#[tokio::test]
+async fn a_control_group_that_nobody_wrote_down_is_removed() {
+    let Some(host) = Host::new("a_control_group_that_nobody_wrote_down_is_removed", How::Background) else { return };
+    std::fs::create_dir_all(host.directory().path()).unwrap();
+    host.directory().write_order(&host.order("exit 0")).unwrap();
+    let name = format!("{}-vms/{}", host.settings.prefix, host.id);
+    let (group, _) = Hierarchies::of_host().unwrap().make(&name, &host::GroupLimits::default()).unwrap();
+    assert_eq!(host.look().await, Kept::Nothing);
+    assert!(group.directories().iter().all(|directory| !directory.exists()));
+    assert_eq!(host.keepers.strays(&[]).await.unwrap(), []);
+}
+
 async fn a_process_is_started_once_watched_and_forgotten(how: How) {
     let Some(host) = Host::new("a_process_is_started_once_watched_and_forgotten", how) else { return };
     assert_eq!(host.look().await, Kept::Nothing);

@@ -18,7 +18,7 @@ use super::address::{Neighbour, Route};
 use super::error::{Cause, NetworkError};
 use super::filter::Table;
 use super::foreign::ForeignChain;
-use super::limit::{Limit, Traffic};
+use super::limit::{Limit, Traffic, connections_of};
 use super::link::Link;
 use super::names;
 use super::namespace::{Namespace, Network, Networks, Place};
@@ -345,10 +345,10 @@ impl Traffic for FakeNetwork {
         self.step("look at the limit of", &format!("link {link}"), |world| Ok(world.link_mut(link)?.limit))
     }
 
-    fn forget_connections(&self, address: IpAddr) -> Result<usize, NetworkError> {
-        self.step("forget", &format!("connections of {address}"), |world| {
+    fn forget_connections(&self, addresses: &[IpAddr]) -> Result<usize, NetworkError> {
+        self.step("forget", &connections_of(addresses), |world| {
             let before = world.connections.len();
-            world.connections.retain(|(from, to)| *from != address && *to != address);
+            world.connections.retain(|(from, to)| !addresses.contains(from) && !addresses.contains(to));
             Ok(before - world.connections.len())
         })
     }

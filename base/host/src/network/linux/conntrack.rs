@@ -1,5 +1,6 @@
 //! Tracked connections by ctnetlink.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::error::Cause;
@@ -14,13 +15,20 @@ fn message(kind: u8, flags: u16, family: u8) -> Message {
 }
 
 impl LinuxNetwork {
-    /// Forgets the connections that have this address at any end.
-    pub(super) fn forget(&self, address: IpAddr) -> Result<usize, Cause> {
+    /// Forgets the connections that have one of these addresses at any end.
+    pub(super) fn forget(&self, addresses: &[IpAddr]) -> Result<usize, Cause> {
         let connection = self.netfilter()?;
-        let family = family(address);
-        let all = connection.list(&message(IPCTNL_MSG_CT_GET, NLM_F_DUMP, family)).map_err(missing_module)?;
+        let families: BTreeSet<u8> = addresses.iter().copied().map(family).collect();
+        // Of one family, or of all: the kernel goes through the same list for each question.
+        let asked = match Vec::from_iter(families)[..] {
+            [] => return Ok(0),
+            [one] => one,
+            _ => 0,
+        };
+        let all = connection.list(&message(IPCTNL_MSG_CT_GET, NLM_F_DUMP, asked)).map_err(missing_module)?;
+        let concerned = |reply: &Reply| addresses.iter().find(|address| concerns(reply, **address)).copied();
         let deletions: Vec<Message> =
-            all.iter().filter(|reply| concerns(reply, address)).map(|reply| deletion(reply, family)).collect();
+            all.iter().filter_map(|reply| concerned(reply).map(|address| deletion(reply, family(address)))).collect();
         let count = deletions.len();
         let mut ended = 0;
         for refusal in connection.change_each(deletions) {

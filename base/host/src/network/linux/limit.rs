@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::error::{Cause, NetworkError};
-use super::super::limit::{Limit, Traffic};
+use super::super::limit::{Limit, Traffic, connections_of};
 use super::LinuxNetwork;
 use super::netlink::{Message, Reply};
 use super::numbers::*;
@@ -100,7 +100,7 @@ impl Traffic for LinuxNetwork {
         self.find_limit(link).map_err(self.at("look at the limit of", &format!("link {link}")))
     }
 
-    fn forget_connections(&self, address: IpAddr) -> Result<usize, NetworkError> {
-        self.forget(address).map_err(self.at("forget", &format!("connections of {address}")))
+    fn forget_connections(&self, addresses: &[IpAddr]) -> Result<usize, NetworkError> {
+        self.forget(addresses).map_err(self.at("forget", &connections_of(addresses)))
     }
 }

@@ -53,8 +53,8 @@ fn connections_and_chains_of_others_are_as_told() {
     let [one, two, three] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|address| address.parse().unwrap());
     networks.track(&place, one, two).unwrap();
     networks.track(&place, two, three).unwrap();
-    assert_eq!(network.forget_connections(one).unwrap(), 1);
-    assert_eq!(network.forget_connections(three).unwrap(), 1);
+    assert_eq!(network.forget_connections(&[one]).unwrap(), 1);
+    assert_eq!(network.forget_connections(&[three]).unwrap(), 1);
     let chain = ForeignChain {
         table: Table::new(Family::Ip, "filter"),
         chain: "FORWARD".into(),

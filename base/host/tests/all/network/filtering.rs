@@ -122,10 +122,12 @@ fn a_connection_ends_with_its_permission_once_it_is_forgotten() {
     let mut read = [0; 1];
     near.write_all(b"a").unwrap();
     far.read_exact(&mut read).unwrap();
-    assert_eq!(two.forget_connections(ip("10.0.0.77")).unwrap(), 0);
-    assert_eq!(two.forget_connections(ip("fd00::1")).unwrap(), 0);
-    assert_eq!(two.forget_connections(ip("10.0.0.1")).unwrap(), 1);
-    assert_eq!(two.forget_connections(ip("10.0.0.1")).unwrap(), 0);
+    assert_eq!(two.forget_connections(&[ip("10.0.0.77")]).unwrap(), 0);
+    assert_eq!(two.forget_connections(&[ip("fd00::1")]).unwrap(), 0);
+    assert_eq!(two.forget_connections(&[]).unwrap(), 0);
+    // Of both families at once.
+    assert_eq!(two.forget_connections(&[ip("fd00::1"), ip("10.0.0.1")]).unwrap(), 1);
+    assert_eq!(two.forget_connections(&[ip("10.0.0.1")]).unwrap(), 0);
     near.write_all(b"b").unwrap();
     assert_eq!(near.read(&mut read).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }

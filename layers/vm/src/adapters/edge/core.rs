@@ -225,10 +225,7 @@ impl Core {
 
     /// Ends what was permitted once: the filter lets through what is established.
     fn forget(&self, slot: Slot) -> Result<(), NetworkError> {
-        for address in self.addresses(slot) {
-            self.host.forget_connections(address)?;
-        }
-        Ok(())
+        self.host.forget_connections(&self.addresses(slot)).map(drop)
     }
 
     /// Permissions first, then links, then the name: so the kernel has nothing left to do that others could see.
@@ -288,14 +285,30 @@ fn bridged(host: &dyn Network, settings: &EdgeSettings, bridge: &str) -> Result<
         return Err(EdgeError::NoBridge(bridge.to_owned()));
     }
     let (mut four, mut six) = (None, None);
+    let (named4, named6) = (settings.bridge_ipv4, settings.bridge_ipv6);
     for address in host.addresses(bridge).map_err(EdgeError::Open)? {
         match address {
-            IpNet::V4(own) if own.prefix_len() <= 30 => four = four.or(Some(own)),
-            IpNet::V6(own) if own.prefix_len() <= 126 && !own.addr().is_unicast_link_local() => six = six.or(Some(own)),
+            IpNet::V4(own) if own.prefix_len() <= 30 && named4.is_none_or(|named| named == own) => {
+                four = four.or(Some(own));
+            }
+            IpNet::V6(own)
+                if own.prefix_len() <= 126
+                    && !own.addr().is_unicast_link_local()
+                    && named6.is_none_or(|named| named == own) =>
+            {
+                six = six.or(Some(own));
+            }
             _ => {}
         }
     }
     let lacks = |family| Err(EdgeError::BridgeAddress { bridge: bridge.to_owned(), family });
+    let other = |address: IpNet| Err(EdgeError::BridgeOther { bridge: bridge.to_owned(), address });
+    if let (true, None, Some(named)) = (settings.ipv4, four, named4) {
+        return other(named.into());
+    }
+    if let (true, None, Some(named)) = (settings.ipv6, six, named6) {
+        return other(named.into());
+    }
     if settings.ipv4 && four.is_none() {
         return lacks("IPv4");
     }

@@ -20,6 +20,11 @@ pub(super) enum EdgeError {
     NoBridge(String),
     #[error("bridge {bridge} has no {family} address with room for VMs")]
     BridgeAddress { bridge: String, family: &'static str },
+    #[error(
+        "bridge {bridge} has not the address {address} that the settings name; give it that, or leave \
+             UNKEY_METALD_NETWORK_BRIDGE_IPV4 or _IPV6 out"
+    )]
+    BridgeOther { bridge: String, address: ipnet::IpNet },
     #[error("there is no IPv6 on this host; set UNKEY_METALD_NETWORK_IPV6_ENABLED=false")]
     NoIpv6,
     #[error("the network of the VM at slot {} is not as it should be", .slot.0)]

@@ -54,6 +54,12 @@ impl HostEdges {
         Ok(Self { core: Arc::new(Core::new(networks, place, settings)?) })
     }
 
+    /// Where VMs have their addresses: the settings' subnets, or those of the bridge.
+    pub fn subnets(&self) -> Vec<ipnet::IpNet> {
+        let layout = &self.core.layout;
+        vec![layout.subnet4().into(), layout.subnet6().into()]
+    }
+
     /// Does a step on a thread that may block.
     async fn step<T: Send + 'static>(
         &self,

@@ -28,6 +28,10 @@ pub struct EdgeSettings {
     pub dns_ipv6: Vec<Ipv6Addr>,
     /// A bridge that is there: VMs are isolated ports of it, and have addresses of its subnet.
     pub bridge: Option<String>,
+    /// The one of the bridge's addresses whose subnet is the VMs'; the first one with room when nothing is said.
+    pub bridge_ipv4: Option<Ipv4Net>,
+    /// The same for IPv6.
+    pub bridge_ipv6: Option<Ipv6Net>,
     /// How fast a guest may send and receive where its spec says nothing, in bytes a second; nothing for no limit.
     pub rate_limit: Option<u64>,
     /// How many namespaces are made before they are needed.
@@ -57,6 +61,8 @@ impl Default for EdgeSettings {
                 Ipv6Addr::new(0x2606, 0x4700, 0x4700, 0, 0, 0, 0, 0x1001),
             ],
             bridge: None,
+            bridge_ipv4: None,
+            bridge_ipv6: None,
             rate_limit: Some(1_000_000_000 / 8),
             pool: 8,
             ports: 32768..=60999,

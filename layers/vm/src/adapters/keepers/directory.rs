@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use host::{FileError, Group, PidFd, Signal};
+use host::{FileError, Group, Hierarchies, PidFd, Signal};
 use keeper::{Directory, Ended, Keeper, Life, Order, Process};
 
 use super::{KILLED, blocking, failed};
@@ -98,8 +98,9 @@ pub(super) async fn remove_groups(directories: Vec<PathBuf>) -> Result<(), StepE
     .await
 }
 
-/// Removes a directory, unless a keeper is at work there. One that has only just been started then finds nothing.
-pub(super) async fn remove(directory: &Directory) -> Result<bool, StepError> {
+/// Removes a directory, unless a keeper is at work there. One that has only just been started then finds nothing. `group` is
+/// the control group that a keeper may have made and not come to write down; it goes first.
+pub(super) async fn remove(directory: &Directory, group: Option<String>) -> Result<bool, StepError> {
     let directory = directory.clone();
     blocking(move || {
         let path = directory.path();
@@ -110,6 +111,10 @@ pub(super) async fn remove(directory: &Directory) -> Result<bool, StepError> {
             Err(keeper::Error::Locked { .. }) => return Ok(false),
             lock => lock.map_err(failed)?,
         };
+        if let Some(name) = group {
+            let group = Hierarchies::of_host().and_then(|trees| trees.group(&name)).map_err(failed)?;
+            group.kill(KILLED).and_then(|()| group.remove()).map_err(failed)?;
+        }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let removed = path.with_file_name(format!("{REMOVED}{name}"));
         remove_all(&removed)?;

@@ -117,7 +117,7 @@ impl HostKeepers {
         let mut seen = self.settled(id, &directory).await?;
         if seen.is_nothing() {
             // A start that was cut off before anything began; or one that begins just now.
-            if directory::remove(&directory).await? {
+            if directory::remove(&directory, self.starter.group(id)).await? {
                 return Ok(Kept::Nothing);
             }
             seen = self.ensure(id, &directory).await?;
@@ -195,7 +195,7 @@ impl HostKeepers {
         self.starter.forget(id).await?;
         let groups = seen.process.map(|process| process.control_groups).unwrap_or_default();
         directory::remove_groups(groups).await?;
-        if !directory::remove(&directory).await? {
+        if !directory::remove(&directory, None).await? {
             return Err(StepError::new(VM_KEEPER, format!("a keeper begins to work for {id}")));
         }
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);

@@ -87,6 +87,14 @@ impl Starter {
         }
     }
 
+    /// The control group that a keeper makes for a VM's process. A unit's goes with the unit.
+    pub(super) fn group(&self, id: &VmId) -> Option<String> {
+        match self {
+            Self::Background { prefix, .. } => Some(group_of(prefix, id.as_str())),
+            Self::Units(_) => None,
+        }
+    }
+
     /// What is left of a keeper that has ended, besides its directory.
     pub(super) async fn forget(&self, id: &VmId) -> Result<(), StepError> {
         match self {

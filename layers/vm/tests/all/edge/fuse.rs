@@ -128,7 +128,7 @@ pass_on!(Filter for Within {
 pass_on!(Traffic for Within {
     changes set_limit(link: &str, limit: &Limit) -> Done;
     changes remove_limit(link: &str) -> Done;
-    changes forget_connections(address: std::net::IpAddr) -> Done<usize>;
+    changes forget_connections(addresses: &[std::net::IpAddr]) -> Done<usize>;
     looks limit(link: &str) -> Done<Option<Limit>>;
 });
 

@@ -276,6 +276,19 @@ fn a_bridge_is_adopted() {
     assert!(new().err().unwrap().reason.contains("no IPv4 address"));
     rack.host.remove_link("br0").unwrap();
     add_bridge(&*rack.host, "br0", &["192.168.100.1/24", "fd11::1/64"]);
+    // The settings may name one of its addresses, and what they name has to be there.
+    let named = |address: &str| {
+        let bridge_ipv4 = Some(address.parse().unwrap());
+        let settings = EdgeSettings { bridge_ipv4, ..settings() };
+        HostEdges::new(std::sync::Arc::new(rack.networks.clone()), &Place::named(HOST), settings)
+    };
+    let reason = named("192.168.101.1/24").err().unwrap().reason;
+    assert!(reason.contains("br0 has not the address 192.168.101.1/24"), "{reason}");
+    rack.host.add_addresses("br0", &[super::rack::net("198.51.100.1/24")]).unwrap();
+    // Where VMs are: no customer may name an address there, also where it is a public one.
+    let subnets = |edges: HostEdges| edges.subnets().iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(subnets(named("198.51.100.1/24").unwrap()), ["198.51.100.0/24", "fd11::/64"]);
+    assert_eq!(subnets(new().unwrap()), ["192.168.100.0/24", "fd11::/64"]);
     // Somebody else on the bridge, in the VMs' own subnet.
     rack.networks.create_namespace("other").unwrap();
     let other = rack.networks.open(&Place::named("other")).unwrap();
