@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_core::SystemClock;
+use observe::traces::Cause;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::Happening;
 use crate::adapters::fake::{FakeHost, Stop};
 use crate::assets::{Assets, Defaults};
 use crate::errors;
@@ -25,6 +27,8 @@ struct World {
     directory: tempfile::TempDir,
     host: FakeHost,
     sign_of_life: Duration,
+    /// How often each operation was begun, and how it was over.
+    told: Arc<std::sync::Mutex<Vec<String>>>,
 }
 
 /// One daemon over the world; dropped like a process that is killed.
@@ -56,7 +60,7 @@ impl World {
         for name in ["vms", "assets", "consoles"] {
             std::fs::create_dir(directory.path().join(name)).unwrap();
         }
-        Self { directory, host: FakeHost::default(), sign_of_life: Duration::ZERO }
+        Self { directory, host: FakeHost::default(), sign_of_life: Duration::ZERO, told: Arc::default() }
     }
 
     async fn start(&self) -> Daemon {
@@ -94,7 +98,18 @@ impl World {
             chosen: watch::channel(Some(Ok(Backend::Qemu))).1,
             clock,
         };
-        let service = Service::open(rows, assets, at("assets"), limits, ports, Box::new(|_| {})).await.unwrap();
+        let told = Arc::clone(&self.told);
+        let observe = Box::new(move |happening: &Happening<'_>| {
+            let word = match happening {
+                Happening::Begun { kind } => format!("{} begun", kind.as_str()),
+                Happening::Over { kind, failure, .. } => {
+                    format!("{} over: {}", kind.as_str(), failure.map_or("done", |failure| failure.code.as_str()))
+                }
+                _ => return,
+            };
+            told.lock().unwrap().push(word);
+        });
+        let service = Service::open(rows, assets, at("assets"), limits, ports, observe).await.unwrap();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(super::run(Arc::clone(&service), shutdown.clone()));
         Daemon { service, running, shutdown, store }
@@ -440,6 +455,8 @@ async fn a_reboot_that_a_guest_ignores_can_be_ended() {
     }
     assert!(matches!(within(patient).await.unwrap(), Err(Error::Busy(_))));
     assert_eq!(world.host.there(), (vec![], vec![], vec![]));
+    let told = world.told.lock().unwrap().clone();
+    assert_eq!(told[told.len() - 4..], ["reboot begun", "reboot over: vm_busy", "delete begun", "delete over: done"]);
     daemon.stop().await;
 }
 
@@ -449,8 +466,8 @@ async fn an_id_that_is_used_again_is_not_struck_with_the_vm_before() {
     let daemon = world.start().await;
     let vm = within(daemon.service.create(&operator(), wish("a", &json!({})))).await.unwrap();
     let vms = super::Vms::default();
-    let before = vms.enlist((*vm).clone(), None).vm.subscribe();
-    let after = vms.enlist((*vm).clone(), None);
+    let before = vms.enlist((*vm).clone(), None, Cause::default()).vm.subscribe();
+    let after = vms.enlist((*vm).clone(), None, Cause::default());
     vms.remove(&vm.id, &before);
     assert_eq!(vms.all().len(), 1);
     vms.remove(&vm.id, &after.vm.subscribe());
