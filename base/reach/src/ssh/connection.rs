@@ -4,23 +4,21 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use russh::client::{Config, Handle, Msg};
 use russh::{Channel, Preferred, SshId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::handler::{Fault, Findings, Watch};
 use super::login::{self, Proof};
+use super::opening::{Opened, Turns};
 use super::pulse::Pulse;
 use super::{Command, Error, HostKey, Output, Running, Stream, Target, dialing, handler};
 
-/// Commands at once on one connection. OpenSSH allows 10 unless told otherwise (`MaxSessions`), and counts one that has
-/// just ended for a moment longer; others wait here for their turn.
-const COMMANDS: usize = 8;
 /// Messages of a channel that wait for its reader before the connection waits for it. With full packets that is 2 MiB.
 const WAITING: usize = 64;
 
@@ -56,25 +54,12 @@ struct Shared {
     host_key: HostKey,
     handle: Handle<Watch>,
     findings: Arc<Findings>,
-    places: Arc<Semaphore>,
-    taken: Arc<AtomicUsize>,
-    ended: watch::Sender<()>,
+    turns: Turns,
+    worn: AtomicBool,
+    /// Lets the transport go when nobody uses the connection any more.
+    _end: DropGuard,
     /// Carries this one, if there is a jump host.
     _jump: Option<Connection>,
-}
-
-/// Right to have one more command on the connection. Tells those who wait when it is given back.
-pub(super) struct Place {
-    taken: Arc<AtomicUsize>,
-    ended: watch::Sender<()>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.taken.fetch_sub(1, Ordering::SeqCst);
-        self.ended.send_replace(());
-    }
 }
 
 impl fmt::Debug for Connection {
@@ -153,13 +138,13 @@ impl Connection {
                     io::ErrorKind::TimedOut => limit.exceeded("connecting"),
                     _ => unreachable(target, source),
                 })?;
-                Self::greet(&limit, config, Pulse::new(stream, silence), &proof, None).await
+                Self::greet(&limit, config, stream, silence, &proof, None).await
             }
             Some(jump) => {
                 let dialled =
                     async { jump.dial(&target.host, target.port).await.map_err(|source| through(target, source)) };
                 let stream = limit.of("connecting through the jump host", dialled).await?;
-                Self::greet(&limit, config, Pulse::new(stream, silence), &proof, Some(jump.clone())).await
+                Self::greet(&limit, config, stream, silence, &proof, Some(jump.clone())).await
             }
         }
     }
@@ -168,11 +153,15 @@ impl Connection {
         limit: &Limit<'_>,
         config: Arc<Config>,
         stream: S,
+        silence: Duration,
         proof: &Proof,
         jump: Option<Self>,
     ) -> Result<Self, Error> {
         let target = limit.target;
         let findings = Arc::new(Findings::default());
+        let end = CancellationToken::new();
+        let stream = Pulse::new(stream, silence, end.clone());
+        let end = end.drop_guard();
         let watch = Watch { host_keys: target.host_keys.clone(), findings: Arc::clone(&findings) };
         let exchange = async {
             russh::client::connect_stream(config, stream, watch).await.map_err(|fault| refused_host(target, fault))
@@ -188,9 +177,9 @@ impl Connection {
             host_key,
             handle,
             findings,
-            places: Arc::new(Semaphore::new(COMMANDS)),
-            taken: Arc::new(AtomicUsize::new(0)),
-            ended: watch::Sender::new(()),
+            turns: Turns::new(),
+            worn: AtomicBool::new(false),
+            _end: end,
             _jump: jump,
         })))
     }
@@ -213,6 +202,12 @@ impl Connection {
     /// True once the connection is of no more use. A peer that vanished is found out by [`KeepAlive`].
     pub fn is_closed(&self) -> bool {
         self.0.handle.is_closed()
+    }
+
+    /// True when the host refused a command while none of ours ran: it still counts commands whose channels are closed,
+    /// and another connection may do better.
+    pub(super) fn is_worn(&self) -> bool {
+        self.0.worn.load(Ordering::SeqCst)
     }
 
     /// True when nobody but the caller holds the connection or uses it.
@@ -259,34 +254,18 @@ impl Connection {
     pub async fn spawn(&self, command: &Command) -> Result<Running, Error> {
         let line =
             command.to_line(&self.0.user).map_err(|source| Error::Command { name: self.0.name.clone(), source })?;
-        let (channel, place) = self.session().await?;
-        channel.exec(true, line).await.map_err(|_| self.closed())?;
+        let open = || {
+            let shared = Arc::clone(&self.0);
+            async move { shared.handle.channel_open_session().await }
+        };
+        let opened = self.0.turns.command(&self.0.handle, open).await.map_err(|error| {
+            let refused = matches!(error, russh::Error::ChannelOpenFailure(_));
+            self.0.worn.store(refused, Ordering::SeqCst);
+            self.refusal("a command".to_owned(), &error)
+        })?;
+        opened.exec(line).await.map_err(|_| self.closed())?;
+        let (channel, place) = opened.take().ok_or_else(|| self.closed())?;
         Ok(Running::start(channel, command, self.clone(), place))
-    }
-
-    /// Opens a channel for a command. A refusal may only mean that the host has not yet put away one that has ended:
-    /// so it is asked again after an answer of it, and then whenever one of ours ends.
-    async fn session(&self) -> Result<(Channel<Msg>, Place), Error> {
-        let permit = Arc::clone(&self.0.places).acquire_owned().await.map_err(|_| self.closed())?;
-        self.0.taken.fetch_add(1, Ordering::SeqCst);
-        let place = Place { taken: Arc::clone(&self.0.taken), ended: self.0.ended.clone(), _permit: permit };
-        let mut answered = false;
-        loop {
-            let mut ended = self.0.ended.subscribe();
-            match self.0.handle.channel_open_session().await {
-                Ok(channel) => return Ok((channel, place)),
-                Err(russh::Error::ChannelOpenFailure(_)) if !answered => {
-                    self.0.handle.send_ping().await.map_err(|_| self.closed())?;
-                    answered = true;
-                }
-                Err(russh::Error::ChannelOpenFailure(_)) if self.0.taken.load(Ordering::SeqCst) > 1 => {
-                    // Cannot fail: the sender is ours.
-                    let _ = ended.changed().await;
-                    answered = false;
-                }
-                Err(error) => return Err(self.refusal("a command".to_owned(), &error)),
-            }
-        }
     }
 
     /// A TCP connection from the host to somewhere else (`direct-tcpip`).
@@ -294,9 +273,10 @@ impl Connection {
     /// # Errors
     /// `ChannelRefused` when the host cannot or may not connect there, `Closed`.
     pub async fn dial(&self, host: &str, port: u16) -> Result<Stream, Error> {
-        let opened = self.0.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0).await;
-        let channel = opened.map_err(|error| self.refusal(format!("a connection to {host}:{port}"), &error))?;
-        Ok(Stream::start(channel, self.clone()))
+        let (shared, asked) = (Arc::clone(&self.0), host.to_owned());
+        let opening =
+            async move { shared.handle.channel_open_direct_tcpip(asked, u32::from(port), "127.0.0.1", 0).await };
+        self.stream(format!("a connection to {host}:{port}"), opening).await
     }
 
     /// A connection to a Unix socket on the host (`direct-streamlocal@openssh.com`).
@@ -304,8 +284,18 @@ impl Connection {
     /// # Errors
     /// As [`dial`](Self::dial).
     pub async fn dial_socket(&self, path: &str) -> Result<Stream, Error> {
-        let opened = self.0.handle.channel_open_direct_streamlocal(path).await;
-        let channel = opened.map_err(|error| self.refusal(format!("a connection to {path}"), &error))?;
+        let (shared, asked) = (Arc::clone(&self.0), path.to_owned());
+        let opening = async move { shared.handle.channel_open_direct_streamlocal(asked).await };
+        self.stream(format!("a connection to {path}"), opening).await
+    }
+
+    async fn stream(
+        &self,
+        what: String,
+        opening: impl Future<Output = Result<Channel<Msg>, russh::Error>> + Send + 'static,
+    ) -> Result<Stream, Error> {
+        let opened = Opened::stream(opening).await.map_err(|error| self.refusal(what, &error))?;
+        let (channel, _) = opened.take().ok_or_else(|| self.closed())?;
         Ok(Stream::start(channel, self.clone()))
     }
 

@@ -42,7 +42,7 @@ impl Connections {
         Self { keep_alive, slots: Mutex::default() }
     }
 
-    /// The kept connection, or a new one where there is none or the kept one is broken. Callers at the same time share
+    /// The kept connection, or a new one where there is none or the kept one is broken or takes no more commands. Callers at the same time share
     /// one attempt and, if it fails, its error.
     ///
     /// # Errors
@@ -53,6 +53,7 @@ impl Connections {
         let mut state = slot.state.lock().await;
         if let Some(connection) = &state.connection
             && !connection.is_closed()
+            && !connection.is_worn()
         {
             return Ok(connection.clone());
         }

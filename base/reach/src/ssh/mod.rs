@@ -9,9 +9,9 @@
 //!
 //! Whatever is started on a host is a [`Command`]: words, quoted in one place for the shell that sshd puts in between.
 //!
-//! A reader of [`Running::stdout`] or of a [`Stream`] that stops reading holds up, once some
-//! 2 MiB wait for it, everything else on the same connection: the transport has one order for all of its channels. Bulk
-//! that may stall belongs on a connection of its own ([`Connections::fresh`]).
+//! A reader of [`Running::stdout`] or of a [`Stream`] that stops reading holds up, once some 2 MiB wait for it, everything
+//! else on the same connection, and what goes through it as a jump host: the transport has one order for all of its
+//! channels. Bulk that may stall belongs on a connection of its own ([`Connections::fresh`]).
 
 mod command;
 mod connection;
@@ -21,6 +21,7 @@ mod errors;
 mod handler;
 mod host_key;
 mod login;
+mod opening;
 mod pulse;
 mod running;
 mod stream;

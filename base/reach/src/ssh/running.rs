@@ -12,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::connection::{Connection, Place};
+use super::connection::Connection;
+use super::opening::Place;
 use super::stream::PIPE;
 use super::{Command, Error, Exit};
 
@@ -83,7 +84,12 @@ impl Tail {
 }
 
 impl Running {
-    pub(super) fn start(channel: Channel<Msg>, command: &Command, connection: Connection, place: Place) -> Self {
+    pub(super) fn start(
+        channel: Channel<Msg>,
+        command: &Command,
+        connection: Connection,
+        place: Option<Place>,
+    ) -> Self {
         let (stdin, source) = tokio::io::duplex(PIPE);
         let (sink, stdout) = tokio::io::duplex(PIPE);
         let stderr = Arc::new(Mutex::new(Tail { bytes: Vec::new(), limit: command.kept_output(), cut: false }));
@@ -102,6 +108,7 @@ impl Running {
                 // Whoever does not know the request, or refuses it, says nothing.
                 let _ = writing.signal(Sig::TERM).await;
             }
+            // Does nothing when the host has closed it.
             let _ = writing.close().await;
             drop(place);
             // Nobody may be waiting any more.

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use reach::ssh::{Command, Error, Exit, Running, Target};
+use reach::ssh::{Command, Connection, Error, Exit, Running, Target};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
@@ -107,16 +107,29 @@ async fn sixty_four_mebibytes_go_there_and_come_back() {
     let begin = Instant::now();
     connection.run(&Command::new("true"), b"", PATIENCE).await.unwrap();
     let command = begin.elapsed();
-
     let begin = Instant::now();
+    there_and_back(&connection, 64).await;
+    println!("connect {connected:?}, command {command:?}, 64 MiB both ways {:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn new_keys_in_mid_transfer_change_nothing() {
+    if !sshd_is_here("new_keys_in_mid_transfer_change_nothing") {
+        return;
+    }
+    let host = Host::start("RekeyLimit 1M").await;
+    there_and_back(&host.connect().await, 16).await;
+}
+
+/// Sends so many MiB through `cat`, and compares.
+async fn there_and_back(connection: &Connection, mebibytes: u32) {
     let mut running = connection.spawn(&Command::new("cat")).await.unwrap();
     let (mut stdin, mut stdout) = (running.stdin.take().unwrap(), running.stdout.take().unwrap());
     let sending = tokio::spawn(async move {
         let mut digest = Sha256::new();
-        for number in 0..1024_u32 {
-            let piece: Vec<u8> = (0..16 * 1024_u32)
-                .flat_map(|word| word.wrapping_mul(2_654_435_761).wrapping_add(number).to_le_bytes())
-                .collect();
+        for number in 0..mebibytes * 16 {
+            let words = (0..16 * 1024_u32).map(|word| word.wrapping_mul(2_654_435_761).wrapping_add(number));
+            let piece: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
             digest.update(&piece);
             stdin.write_all(&piece).await.unwrap();
         }
@@ -134,10 +147,8 @@ async fn sixty_four_mebibytes_go_there_and_come_back() {
         total += count;
     }
     assert_eq!(running.wait().await.unwrap(), Exit::Code(0));
-    let transferred = begin.elapsed();
-    assert_eq!(total, 64 * MIB);
+    assert_eq!(total, mebibytes as usize * MIB);
     assert_eq!(digest.finalize(), sending.await.unwrap());
-    println!("connect {connected:?}, command {command:?}, 64 MiB both ways {transferred:?}");
 }
 
 #[tokio::test]
@@ -258,6 +269,46 @@ async fn a_command_that_goes_on_as_root_gives_its_place_back() {
         let mut running = connection.spawn(&shell("echo ready; exec cat")).await.unwrap();
         assert_eq!(started(&mut running).await, "ready");
         drop(running);
+    }
+    let output = connection.run(&Command::new("echo").arg("ok"), b"", PATIENCE).await.unwrap();
+    assert_eq!(output.stdout_text(), "ok");
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_is_let_go_by_dropping_it() {
+    if !sshd_is_here("a_reader_that_stops_is_let_go_by_dropping_it") {
+        return;
+    }
+    let host = Host::start("").await;
+    let connection = host.connect().await;
+    let flood = connection.spawn(&shell("exec cat /dev/zero")).await.unwrap();
+    // Held up, or not yet: either way it must go on afterwards.
+    let waiting = tokio::spawn({
+        let connection = connection.clone();
+        async move { connection.run(&Command::new("true"), b"", PATIENCE).await }
+    });
+    let early = connection.run(&Command::new("true"), b"", Duration::from_secs(1)).await;
+    assert!(matches!(early, Ok(_) | Err(Error::CommandTimeout { .. })), "{early:?}");
+    drop(flood);
+    assert!(within(waiting).await.unwrap().unwrap().exit.is_success());
+}
+
+#[tokio::test]
+async fn commands_given_up_while_they_start_use_up_nothing() {
+    if !sshd_is_here("commands_given_up_while_they_start_use_up_nothing") {
+        return;
+    }
+    let host = Host::start("MaxSessions 2").await;
+    let connection = host.connect().await;
+    let command = Command::new("true");
+    for _ in 0..20 {
+        // Given up once it has been asked for, long before the host answers.
+        tokio::select! {
+            biased;
+            _ = connection.spawn(&command) => panic!("the host cannot have answered"),
+            () = std::future::ready(()) => {}
+        }
+        tokio::task::yield_now().await;
     }
     let output = connection.run(&Command::new("echo").arg("ok"), b"", PATIENCE).await.unwrap();
     assert_eq!(output.stdout_text(), "ok");

@@ -99,7 +99,7 @@ impl Host {
         let directory = tempfile::tempdir().unwrap();
         // The server reads its users' files as those users.
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let accounts = "root:*:0:0:root:/root:/bin/bash\nsshd:*:65530:65534::/run/sshd:/usr/sbin/nologin\n\
+        let accounts = "root:*:0:0:root:/:/bin/sh\nsshd:*:65530:65534::/run/sshd:/usr/sbin/nologin\n\
                         tester:*:65531:65534::/:/bin/sh\n";
         std::fs::write(directory.path().join("passwd"), accounts).unwrap();
         let ed25519 = KeyPair::ed25519(directory.path(), "host_ed25519");
@@ -201,7 +201,7 @@ fn serve(stream: TcpStream, config: &Path, log: &Path) -> tokio::process::Child 
     stream.set_nonblocking(false).unwrap();
     let output: OwnedFd = stream.try_clone().unwrap().into();
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-    // Accounts of its own, whatever those of the machine are.
+    // Accounts of its own: what the start files of the machine's root do must not matter.
     let script = "mount --bind \"$1\" /etc/passwd && exec \"$2\" -i -e -f \"$3\"";
     tokio::process::Command::new("unshare")
         .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh"])

@@ -1,6 +1,7 @@
 //! One connection per target, for as long as it is any good.
 
 use reach::ssh::{Command, Connections, Error, HostKeys};
+use tokio::io::AsyncReadExt;
 
 use crate::ssh_fixture::{Host, PATIENCE, patient, shell, sshd_is_here, within};
 use crate::ssh_server::{Manner, PASSWORD, Server};
@@ -39,6 +40,26 @@ async fn a_broken_connection_is_replaced() {
     let mut running = first.spawn(&shell("exec sleep 1000")).await.unwrap();
     host.kill();
     assert!(matches!(within(running.wait()).await, Err(Error::Closed { .. })));
+    let second = connections.get(&host.target()).await.unwrap();
+    assert!(second.run(&Command::new("true"), b"", PATIENCE).await.unwrap().exit.is_success());
+    assert_eq!(host.count(), 2);
+}
+
+#[tokio::test]
+async fn a_connection_full_of_commands_that_go_on_is_replaced() {
+    if !sshd_is_here("a_connection_full_of_commands_that_go_on_is_replaced") {
+        return;
+    }
+    let host = Host::start("MaxSessions 1").await;
+    let connections = Connections::new(patient());
+    let first = connections.get(&host.target()).await.unwrap();
+    let mut running = first.spawn(&shell("echo ready; exec sleep 1000")).await.unwrap();
+    let mut ready = [0; 6];
+    within(running.stdout.as_mut().unwrap().read_exact(&mut ready)).await.unwrap();
+    // Root's commands get no signal: this one goes on, and the host counts it.
+    drop(running);
+    let error = first.run(&Command::new("true"), b"", PATIENCE).await.unwrap_err();
+    assert!(matches!(error, Error::ChannelRefused { .. }), "{error}");
     let second = connections.get(&host.target()).await.unwrap();
     assert!(second.run(&Command::new("true"), b"", PATIENCE).await.unwrap().exit.is_success());
     assert_eq!(host.count(), 2);

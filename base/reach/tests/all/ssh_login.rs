@@ -219,6 +219,24 @@ async fn getting_in_takes_no_longer_than_its_limit() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_is_given_up_leaves_no_connection() {
+    // Greets, and then says nothing: the key exchange has begun.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server::start(Manner::Password).await;
+    let mut target = server.target(PASSWORD);
+    target.port = listener.local_addr().unwrap().port();
+    target.timeout = Duration::from_millis(500);
+    let opening = tokio::spawn(async move { Connection::open(&target).await.unwrap_err() });
+    let (mut stream, _) = within(listener.accept()).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stream, b"SSH-2.0-silence\r\n").await.unwrap();
+    let error = within(opening).await.unwrap();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    let mut rest = Vec::new();
+    // Ends only if the other side does.
+    within(tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest)).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_no_ssh_server_is_told_apart_from_nothing_at_all() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = Server::start(Manner::Password).await;
