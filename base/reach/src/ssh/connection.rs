@@ -11,7 +11,7 @@ use russh::client::{Config, Handle, Msg};
 use russh::{Channel, Preferred, SshId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::handler::{Fault, Findings, Watch};
 use super::login::{self, Proof};
@@ -21,6 +21,9 @@ use super::{Command, Error, HostKey, Output, Running, Stream, Target, dialing, h
 
 /// Messages of a channel that wait for its reader before the connection waits for it. With full packets that is 2 MiB.
 const WAITING: usize = 64;
+
+/// Stands for a limit that no clock can reach.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How a dead peer is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +59,6 @@ struct Shared {
     findings: Arc<Findings>,
     turns: Turns,
     worn: AtomicBool,
-    /// Lets the transport go when nobody uses the connection any more.
-    _end: DropGuard,
     /// Carries this one, if there is a jump host.
     _jump: Option<Connection>,
 }
@@ -119,7 +120,7 @@ impl Connection {
         keep_alive: KeepAlive,
         jump: Option<Self>,
     ) -> Result<Self, Error> {
-        let proof = login::proof(target)?;
+        let proof = login::proof(target).await?;
         let preferred = Preferred { key: handler::kinds(target)?.into(), ..Preferred::DEFAULT };
         let config = Arc::new(Config {
             client_id: SshId::Standard("SSH-2.0-Cairn".into()),
@@ -129,7 +130,8 @@ impl Connection {
             channel_buffer_size: WAITING,
             ..Config::default()
         });
-        let limit = Limit { target, deadline: Instant::now() + target.timeout };
+        let now = Instant::now();
+        let limit = Limit { target, deadline: now.checked_add(target.timeout).unwrap_or(now + FOR_EVER) };
         let silence = keep_alive.limit();
         match &jump {
             None => {
@@ -161,6 +163,7 @@ impl Connection {
         let findings = Arc::new(Findings::default());
         let end = CancellationToken::new();
         let stream = Pulse::new(stream, silence, end.clone());
+        // Giving up in the middle ends the transport, too: it would wait for a host that hangs.
         let end = end.drop_guard();
         let watch = Watch { host_keys: target.host_keys.clone(), findings: Arc::clone(&findings) };
         let exchange = async {
@@ -170,6 +173,8 @@ impl Connection {
         limit.of("the login", login::log_in(&mut handle, target, proof, &findings)).await?;
         let closed = || Error::Closed { name: target.name.clone(), reason: findings.ended() };
         let host_key = findings.host_key().ok_or_else(closed)?;
+        // From here on the transport ends by itself with the last one who uses it, and sends first what is left to send.
+        end.disarm();
         tracing::debug!(host = %target.name, user = %target.user, "ssh connection open");
         Ok(Self(Arc::new(Shared {
             name: target.name.clone(),
@@ -179,7 +184,6 @@ impl Connection {
             findings,
             turns: Turns::new(),
             worn: AtomicBool::new(false),
-            _end: end,
             _jump: jump,
         })))
     }

@@ -23,11 +23,16 @@ pub(super) enum Proof {
 ///
 /// # Errors
 /// `KeyUnusable`, or `PasswordWithoutPinnedKey`.
-pub(super) fn proof(target: &Target) -> Result<Proof, Error> {
+pub(super) async fn proof(target: &Target) -> Result<Proof, Error> {
     match &target.login {
-        Login::Key { pem, passphrase } => read_key(pem, passphrase.as_ref())
-            .map(|key| Proof::Key(Arc::new(key)))
-            .map_err(|reason| Error::KeyUnusable { name: target.name.clone(), reason }),
+        Login::Key { pem, passphrase } => {
+            let (pem, passphrase) = (pem.clone(), passphrase.clone());
+            // A passphrase is made slow to try on purpose: a good part of a second of nothing but arithmetic.
+            let reading = tokio::task::spawn_blocking(move || read_key(&pem, passphrase.as_ref()));
+            let key = reading.await.unwrap_or_else(|error| Err(format!("reading it failed ({error})")));
+            key.map(|key| Proof::Key(Arc::new(key)))
+                .map_err(|reason| Error::KeyUnusable { name: target.name.clone(), reason })
+        }
         Login::Password(_) if target.host_keys == HostKeys::TrustFirst => {
             Err(Error::PasswordWithoutPinnedKey { name: target.name.clone() })
         }
