@@ -1,1 +1,10 @@
-//! NixOS machines from Git, activated safely.
+//! NixOS machines from Git, activated safely: a reference becomes a commit, a system, a trial on the host with its way
+//! back armed first, and only after health checks on a new connection the system that stays.
+//!
+//! `model.rs` is what is wanted and what is known, `plan/` decides what is done next, `ports.rs` says what that needs of
+//! the world. None of them knows Kubernetes, SSH or Nix.
+
+pub mod errors;
+pub mod model;
+pub mod plan;
+pub mod ports;
