@@ -1,0 +1,8 @@
+//! The layer as others see it.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed unwrap is a failed test; clippy.toml covers only the tests themselves"
+)]
+
+mod resources;
