@@ -6,8 +6,11 @@
 //! to it.
 
 pub mod activation;
+pub mod adapters;
 pub mod errors;
 pub mod model;
 pub mod plan;
 pub mod ports;
 pub mod resources;
+pub mod run;
+pub mod store;

@@ -78,7 +78,7 @@ checked_text!(
     machine_name
 );
 checked_text!(
-    /// A commit: 40 hexadecimal digits, in lower case.
+    /// A commit: 40 hexadecimal digits in lower case, or 64 in a repository with SHA-256.
     Commit,
     commit
 );
@@ -128,8 +128,8 @@ impl MachineName {
 }
 
 fn commit(text: &str) -> Result<String, Invalid> {
-    let fits = text.len() == 40 && text.bytes().all(|c| c.is_ascii_digit() || matches!(c, b'a'..=b'f'));
-    if fits { Ok(text.to_owned()) } else { Err(invalid("commit", text, "is not 40 hexadecimal digits")) }
+    let fits = matches!(text.len(), 40 | 64) && text.bytes().all(|c| c.is_ascii_digit() || matches!(c, b'a'..=b'f'));
+    if fits { Ok(text.to_owned()) } else { Err(invalid("commit", text, "is no whole hash")) }
 }
 
 /// Nix's own alphabet of hashes, and of names (nix, `src/libstore/path.cc`).
@@ -157,7 +157,7 @@ fn system_name(text: &str) -> Result<String, Invalid> {
     }
     let fits = word.len() <= 253
         && word.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-        && word.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
+        && word.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'));
     if fits { Ok(word.to_owned()) } else { Err(invalid("flake", text, "names no system")) }
 }
 
@@ -178,65 +178,55 @@ pub enum Placement {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Origin {
-    /// Where Cairn runs.
-    #[default]
-    Controller,
     /// The machine itself.
+    #[default]
     Machine,
+    /// Where Cairn runs: what is between them is checked, too.
+    Controller,
 }
 
 /// What has to hold before a new system is kept. That no unit fails which did not fail before is always asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum HealthCheck {
-    /// A unit of systemd is active.
-    Unit(String),
-    /// A command ends with 0, run as the user of the connection.
-    Command {
-        /// Program and arguments; no shell reads them.
-        argv: Vec<String>,
-        /// How long it may run.
-        timeout: Duration,
-    },
-    /// A URL answers with this status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What messages call it.
+    pub name: String,
+    /// What is asked.
+    pub probe: Probe,
+    /// How long it may take until it holds; it is asked again until then.
+    pub timeout: Duration,
+}
+
+/// What a health check asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// Units of systemd are active.
+    Units(Vec<String>),
+    /// A program, with its arguments, ends with 0. No shell reads them.
+    Command(Vec<String>),
+    /// A URL answers with this status, or with any from 200 to 299.
     Http {
         /// `http://` or `https://`.
         url: String,
         /// The status that is good.
-        status: u16,
+        status: Option<u16>,
         /// Where the request comes from.
         from: Origin,
-        /// How long an answer may take.
-        timeout: Duration,
     },
     /// A port takes a connection.
     Tcp {
-        /// Name or address; the machine's own address where nothing is said.
+        /// Name or address; the machine where nothing is said.
         host: Option<String>,
         /// The port.
         port: u16,
         /// Where the connection comes from.
         from: Origin,
-        /// How long it may take.
-        timeout: Duration,
     },
-}
-
-impl fmt::Display for HealthCheck {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unit(unit) => write!(f, "unit {unit}"),
-            Self::Command { argv, .. } => write!(f, "command {}", argv.join(" ")),
-            Self::Http { url, .. } => write!(f, "HTTP {url}"),
-            Self::Tcp { host, port, .. } => write!(f, "TCP {}:{port}", host.as_deref().unwrap_or("the machine")),
-        }
-    }
 }
 
 /// A file beside what the repository has.
 #[derive(Debug, Clone)]
 pub struct File {
-    /// Where it goes: for [`Delivery::Tree`] below the flake's directory, for [`Delivery::Host`] an absolute path.
+    /// Where it goes: below the flake's directory, or below `/run/cairn/files` on the machine.
     pub path: String,
     /// What is in it.
     pub content: SecretString,
@@ -265,15 +255,13 @@ pub enum Delivery {
 pub struct Limits {
     /// From the dead man's timer being armed to the new system being confirmed; the host takes the old one back after it.
     pub confirm: Duration,
-    /// All health checks together; they are asked again until they hold or this is over.
-    pub health: Duration,
     /// Evaluating, building and copying, each.
     pub build: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { confirm: Duration::from_secs(300), health: Duration::from_secs(60), build: Duration::from_secs(3600) }
+        Self { confirm: Duration::from_secs(300), build: Duration::from_secs(3600) }
     }
 }
 
@@ -331,6 +319,11 @@ impl Running {
 pub enum Activation {
     /// It knows nothing of it: never begun here, or begun before the host started anew.
     Absent,
+    /// It could not be armed, so nothing was tried.
+    NotBegun {
+        /// Why.
+        reason: String,
+    },
     /// Another deployment has the machine.
     Held {
         /// Its id, as the host has it.
@@ -424,7 +417,7 @@ mod tests {
         for text in ["web-1", "#web-1", ".#web-1"] {
             assert_eq!(parsed(text).as_deref(), Ok("web-1"), "{text}");
         }
-        for text in ["", "#", "#a b", "#x;touch y", "github:o/r#h", "../x#h", "-h", "a.b", "a\"b", "${x}", "a\n"] {
+        for text in ["", "#", "#a b", "#x;touch y", "github:o/r#h", "../x#h", "-h", ".", "a\"b", "${x}", "a\n"] {
             assert!(parsed(text).is_err(), "{text:?}");
         }
         assert!(parsed("github:o/r#h").unwrap_err().to_string().contains("another flake"));

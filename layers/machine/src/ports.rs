@@ -1,7 +1,6 @@
 //! What the engine needs of the world: Git, Nix, one machine, and places to write things down.
 
 use std::future::Future;
-use std::path::Path;
 use std::time::Duration;
 
 use crate::model::{
@@ -11,20 +10,26 @@ use crate::plan::Fault;
 
 /// A repository of configurations.
 pub trait Source: Send + Sync {
-    /// A directory with the files of one commit; gone when the value is.
+    /// The files of one commit; gone when the value is.
     type Tree: Tree;
 
     /// Which commit a branch, a tag or a commit's own hash means, exactly.
     fn resolve(&self, reference: &str) -> impl Future<Output = Result<Commit, Fault>> + Send;
 
-    /// The files of a commit.
-    fn tree(&self, commit: &Commit) -> impl Future<Output = Result<Self::Tree, Fault>> + Send;
+    /// The files of a commit, with these put beside them, below the directory of the flake. None can land outside of the
+    /// tree, whatever its path and whatever links the repository has.
+    fn tree(
+        &self,
+        commit: &Commit,
+        subdirectory: &str,
+        files: &[&File],
+    ) -> impl Future<Output = Result<Self::Tree, Fault>> + Send;
 }
 
 /// The files of a commit.
 pub trait Tree: Send + Sync {
-    /// Where they are.
-    fn path(&self) -> &Path;
+    /// What Nix calls the flake in a directory of it.
+    fn flake(&self, subdirectory: &str) -> Result<String, Fault>;
 }
 
 /// What a flake wants.
@@ -36,23 +41,15 @@ pub struct Evaluated {
     pub system: StorePath,
 }
 
-/// Where a flake is.
-#[derive(Debug, Clone)]
-pub struct Flake<'a> {
-    /// The tree of the commit.
-    pub tree: &'a Path,
-    /// The commit, where the tree is exactly that; nothing where files were put beside it.
-    pub commit: Option<&'a Commit>,
-    /// Directory in the tree; empty for its root.
-    pub subdirectory: &'a str,
-    /// Which system.
-    pub system: &'a SystemName,
-}
-
 /// Nix.
 pub trait Builder: Send + Sync {
-    /// Evaluates the flake, in a process of its own with limits of its own.
-    fn evaluate(&self, flake: &Flake<'_>, limit: Duration) -> impl Future<Output = Result<Evaluated, Fault>> + Send;
+    /// Evaluates a system of a flake, in a process of its own with limits of its own.
+    fn evaluate(
+        &self,
+        flake: &str,
+        system: &SystemName,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Evaluated, Fault>> + Send;
 
     /// Builds, where it is to be built, and keeps the result from being collected until `copy` is done.
     fn build(
@@ -90,8 +87,8 @@ pub trait Host: Send + Sync {
     /// What activating a system that is in its store would do.
     fn preview(&self, system: &StorePath) -> impl Future<Output = Result<Preview, Fault>> + Send;
 
-    /// Puts files onto it, each at once or not at all.
-    fn deliver(&self, files: &[File]) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Puts files onto it, each as a whole or not at all.
+    fn deliver(&self, deployment: DeploymentId, files: &[File]) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Begins an activation: the way back is armed first. Begun already, it does nothing; held by another, it says so.
     /// Returns as soon as the host goes on by itself.

@@ -22,11 +22,12 @@ mod tests;
 
 use std::time::Duration;
 
-use cairn_core::Outcome;
+use cairn_core::{ErrorKind, Outcome};
 use serde::{Deserialize, Serialize};
 
 pub use fault::{Failure, Fault};
 
+use crate::errors;
 use crate::model::{Activation, Commit, Preview, Running, StorePath, Underway};
 
 /// Where a deployment is.
@@ -132,6 +133,8 @@ pub struct Progress {
     pub system: Option<StorePath>,
     /// What the host ran before.
     pub before: Option<Running>,
+    /// The host may have been told to begin.
+    pub begun: bool,
     /// What the activation would do, or did.
     pub preview: Option<Preview>,
     /// Why the old system is to come back.
@@ -204,8 +207,10 @@ pub struct Ask {
     pub dry_run: bool,
     /// Why the system must not be tried on this machine, unless that was just asked for.
     pub quarantined: Option<String>,
-    /// Faults in a row in this phase, without the one that was just seen.
+    /// Faults in this phase, without the one that was just seen.
     pub faults: u32,
+    /// The last of them.
+    pub fault: Option<Fault>,
     /// How long this process has been in this phase.
     pub waited: Duration,
     /// From arming to confirming, on the host.
@@ -325,6 +330,9 @@ fn answered(progress: &Progress, activation: Activation, running: &Running, ask:
     use Phase::*;
     let phase = progress.phase;
     match activation {
+        Activation::NotBegun { reason } => {
+            Outcome::Failed(Failure::Fault(Fault::lasting(ErrorKind::Failed, errors::MACHINE_HOST, reason)))
+        }
         Activation::Held { holder, age } => Outcome::Failed(Failure::Conflict { holder, age }),
         Activation::RolledBack { reason, log } => {
             let reason = progress.unhealthy.clone().unwrap_or(reason);
@@ -358,12 +366,21 @@ fn absent(progress: &Progress, running: &Running, ask: &Ask) -> Step {
         Phase::Verify => verified(progress, running),
         // It was confirmed, and the host started with it before anybody asked.
         _ if is_new && !same_start => go(progress, Phase::Verify),
-        Phase::Activate if same_start => match &ask.quarantined {
-            Some(reason) => Outcome::Failed(Failure::Quarantined { reason: reason.clone() }),
-            None => Outcome::Do(Effect::Begin),
+        // Not even asked for: a host that started anew is looked at again from the beginning.
+        Phase::Activate if !progress.begun && !same_start => {
+            Outcome::Go(Progress { phase: Phase::Inspect, before: None, ..progress.clone() })
+        }
+        Phase::Activate if !progress.begun => Outcome::Go(Progress { begun: true, ..progress.clone() }),
+        Phase::Activate if same_start => match (&ask.quarantined, &ask.fault) {
+            (Some(reason), _) => Outcome::Failed(Failure::Quarantined { reason: reason.clone() }),
+            // The host answers, and does not begin.
+            (None, Some(fault)) if ask.faults >= TRIES || !fault.may_pass => {
+                Outcome::Failed(Failure::Fault(fault.clone()))
+            }
+            (None, _) => Outcome::Do(Effect::Begin),
         },
         _ => Outcome::Failed(Failure::RolledBack {
-            reason: "the host started anew while the system was on trial".to_owned(),
+            reason: "the host started anew before the system was confirmed".to_owned(),
             log: String::new(),
         }),
     }

@@ -20,6 +20,7 @@ fn at(phase: Phase) -> Progress {
         phase,
         system: (phase > Phase::Evaluate).then(|| path(NEW)),
         before: (phase > Phase::Inspect).then(|| running(OLD, "b1")),
+        begun: phase.is_on_the_host(),
         ..Progress::default()
     }
 }
@@ -93,12 +94,15 @@ fn the_table_of_the_host() {
     let held = || Activation::Held { holder: "other".to_owned(), age: Duration::from_secs(7) };
     let late = Ask { waited: Duration::from_secs(3600), ..ask() };
     let quarantined = Ask { quarantined: Some("it failed".to_owned()), ..ask() };
+    let refused = Ask { faults: 1, fault: Some(fault(false)), ..ask() };
     let table: Vec<(Phase, Option<Seen>, Ask, &str)> = vec![
         (Activate, None, ask(), "do Look"),
         (Activate, host(Activation::Absent, old()), ask(), "do Begin"),
         (Activate, host(Activation::Absent, old()), quarantined.clone(), "failed machine_quarantined"),
         // The machine was switched off while the system was on trial: what starts is the old one.
         (Activate, host(Activation::Absent, running(OLD, "b2")), ask(), "failed machine_rolled_back"),
+        (Activate, host(Activation::Absent, old()), refused, "failed x"),
+        (Activate, host(Activation::NotBegun { reason: "r".to_owned() }, old()), ask(), "failed machine_host"),
         (Activate, host(held(), old()), ask(), "failed machine_conflict"),
         (Activate, host(Activation::Underway(Underway::Testing), old()), ask(), "stay"),
         (Activate, host(Activation::Underway(Underway::Testing), old()), late.clone(), "failed machine_out_of_sight"),
@@ -128,6 +132,14 @@ fn the_table_of_the_host() {
         let said = format!("{} {seen:?}", phase.as_str());
         assert_eq!(word(step(&at(phase), seen, &ask)), expected, "{said}");
     }
+}
+
+#[test]
+fn a_host_that_starts_anew_before_it_was_asked_is_looked_at_again() {
+    let progress = Progress { begun: false, ..at(Phase::Activate) };
+    assert_eq!(word(step(&progress, host(Activation::Absent, running(OLD, "b2")), &ask())), "go inspect");
+    let Outcome::Go(next) = step(&progress, host(Activation::Absent, running(OLD, "b1")), &ask()) else { panic!() };
+    assert!(next.begun && next.phase == Phase::Activate);
 }
 
 #[test]

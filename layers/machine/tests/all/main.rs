@@ -1,8 +1,6 @@
-//! The layer as others see it.
+//! Integration tests of the layer.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a failed unwrap is a failed test; clippy.toml covers only the tests themselves"
-)]
+#![allow(clippy::unwrap_used)]
 
-mod resources;
+mod engine;
+mod engine_script;
