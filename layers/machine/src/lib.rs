@@ -1,3 +1,4 @@
 //! NixOS machines from Git, activated safely.
 
+pub mod inventory;
 pub mod resources;

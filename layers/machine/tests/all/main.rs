@@ -5,4 +5,5 @@
     reason = "a failed unwrap is a failed test; clippy.toml covers only the tests themselves"
 )]
 
+mod inventory;
 mod resources;
