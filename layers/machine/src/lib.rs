@@ -8,6 +8,7 @@
 pub mod activation;
 pub mod adapters;
 pub mod errors;
+pub mod inventory;
 pub mod model;
 pub mod plan;
 pub mod ports;

@@ -32,7 +32,7 @@ pub enum Trouble {
 /// How a deployment is on the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Trial {
-    OnTrial { new: StorePath },
+    Tried { new: StorePath },
     Confirmed,
     RolledBack { reason: String },
 }
@@ -188,7 +188,7 @@ impl World {
 
 impl State {
     fn holder(&self) -> Option<String> {
-        let held = self.trials.iter().find(|(_, trial)| matches!(trial, Trial::OnTrial { .. }));
+        let held = self.trials.iter().find(|(_, trial)| matches!(trial, Trial::Tried { .. }));
         held.map(|(id, _)| id.clone())
     }
 
@@ -198,7 +198,7 @@ impl State {
     }
 
     fn take_back(&mut self, id: &str, reason: &str) {
-        if matches!(self.trials.get(id), Some(Trial::OnTrial { .. })) {
+        if matches!(self.trials.get(id), Some(Trial::Tried { .. })) {
             let old = self.profile.clone();
             self.activate(&old);
             self.trials.insert(id.to_owned(), Trial::RolledBack { reason: reason.to_owned() });
@@ -217,7 +217,7 @@ impl State {
 
     fn told(&self, id: &str) -> (Activation, Running) {
         let activation = match (self.trials.get(id), self.holder()) {
-            (Some(Trial::OnTrial { .. }), _) => Activation::OnTrial,
+            (Some(Trial::Tried { .. }), _) => Activation::OnTrial,
             (Some(Trial::Confirmed), _) => Activation::Confirmed,
             (Some(Trial::RolledBack { reason }), _) => {
                 Activation::RolledBack { reason: reason.clone(), log: String::new() }
@@ -275,7 +275,7 @@ impl Host for World {
             if state.holder().is_none() && !state.trials.contains_key(&id) && state.has.contains(&new) {
                 state.fresh = false;
                 state.activate(&new);
-                state.trials.insert(id.clone(), Trial::OnTrial { new });
+                state.trials.insert(id.clone(), Trial::Tried { new });
                 if state.activation_fails {
                     state.take_back(&id, "the activation ended with 4");
                 }
@@ -292,7 +292,7 @@ impl Host for World {
     async fn confirm(&self, deployment: DeploymentId) -> Result<(Activation, Running), Fault> {
         let id = deployment.to_string();
         self.question(|state| {
-            if let Some(Trial::OnTrial { new }) = state.trials.get(&id).cloned() {
+            if let Some(Trial::Tried { new }) = state.trials.get(&id).cloned() {
                 state.profile = new;
                 state.confirmed += 1;
                 state.trials.insert(id.clone(), Trial::Confirmed);
@@ -314,7 +314,7 @@ impl Host for World {
     async fn forget(&self, deployment: DeploymentId) -> Result<(), Fault> {
         let id = deployment.to_string();
         self.question(|state| {
-            if !matches!(state.trials.get(&id), Some(Trial::OnTrial { .. })) {
+            if !matches!(state.trials.get(&id), Some(Trial::Tried { .. })) {
                 state.trials.remove(&id);
                 state.forgotten += 1;
             }

@@ -1,6 +1,6 @@
 //! Who may use which Secret.
 
-use k8s_openapi::api::core::v1::Secret;
+use kube::core::ObjectMeta;
 
 use super::{Finding, Weight};
 use crate::resources::ALLOWED_NAMESPACES;
@@ -10,15 +10,15 @@ use crate::resources::ALLOWED_NAMESPACES;
 /// of their choice.
 ///
 /// # Errors
-/// The finding, for the field that refers to the Secret.
-pub fn may_use(namespace: &str, field: &str, secret: &Secret) -> Result<(), Finding> {
-    let own = secret.metadata.namespace.as_deref().unwrap_or("default");
-    let allowed = secret.metadata.annotations.iter().flatten().find(|(key, _)| *key == ALLOWED_NAMESPACES);
+/// The finding, for the field that refers to the Secret, whose metadata is `secret`.
+pub fn may_use(namespace: &str, field: &str, secret: &ObjectMeta) -> Result<(), Finding> {
+    let own = secret.namespace.as_deref().unwrap_or("default");
+    let allowed = secret.annotations.iter().flatten().find(|(key, _)| *key == ALLOWED_NAMESPACES);
     let named = allowed.is_some_and(|(_, names)| names.split(',').any(|name| name.trim() == namespace));
     if own == namespace || named {
         return Ok(());
     }
-    let name = secret.metadata.name.as_deref().unwrap_or_default();
+    let name = secret.name.as_deref().unwrap_or_default();
     Err(Finding {
         field: field.to_owned(),
         reason: format!("the Secret {own}/{name} may not be used from the namespace {namespace}"),
@@ -29,20 +29,11 @@ pub fn may_use(namespace: &str, field: &str, secret: &Secret) -> Result<(), Find
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Secret;
-    use kube::core::ObjectMeta;
+    use super::{ALLOWED_NAMESPACES, ObjectMeta, may_use};
 
-    use super::{ALLOWED_NAMESPACES, may_use};
-
-    fn secret(allowed: Option<&str>) -> Secret {
+    fn secret(allowed: Option<&str>) -> ObjectMeta {
         let annotations = allowed.map(|names| [(ALLOWED_NAMESPACES.to_owned(), names.to_owned())].into());
-        let metadata = ObjectMeta {
-            name: Some("key".into()),
-            namespace: Some("keys".into()),
-            annotations,
-            ..ObjectMeta::default()
-        };
-        Secret { metadata, ..Secret::default() }
+        ObjectMeta { name: Some("key".into()), namespace: Some("keys".into()), annotations, ..ObjectMeta::default() }
     }
 
     #[test]
