@@ -2,3 +2,4 @@
 
 pub mod command;
 pub mod git;
+pub mod ssh;
