@@ -37,6 +37,8 @@ pub(crate) const PACKAGES: &[(&str, &str)] = &[
     ("nftables", "packet filter rulesets of microVMs and sandboxes"),
     ("nginx-light", "what pulls are measured against; its service is masked"),
     ("ntfs-3g", "mkfs.ntfs: tests of the partition step"),
+    ("openssh-client", "ssh-keygen: keys of test hosts and users"),
+    ("openssh-server", "sshd that SSH is tested against; its service is masked"),
     ("openssl", "certificate of the virtual BMC"),
     ("ovmf", "UEFI firmware"),
     ("podman", "registry client to test against"),

@@ -124,7 +124,8 @@ impl Connection {
                 Some(Box::pin(Self::open_with(jump, keep_alive)).await.map_err(|source| through(target, source))?)
             }
         };
-        Self::open_through(target, keep_alive, jump).await
+        // The key exchange is a large future; callers need not carry it on their stacks.
+        Box::pin(Self::open_through(target, keep_alive, jump)).await
     }
 
     /// As [`open_with`](Self::open_with), through a jump host that is connected to already.

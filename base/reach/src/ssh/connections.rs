@@ -80,7 +80,7 @@ impl Connections {
                     .map_err(|source| Error::Jump { name: target.name.clone(), source: Box::new(source) })?,
             ),
         };
-        Connection::open_through(target, self.keep_alive, jump).await
+        Box::pin(Connection::open_through(target, self.keep_alive, jump)).await
     }
 
     /// A new connection all the way, also to the jump host; it is not kept. For proof that a host still lets us in, and

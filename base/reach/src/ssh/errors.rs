@@ -114,7 +114,8 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
-    /// The command did not end within its limit. It was asked to (TERM), and its channel is closed.
+    /// The command did not end within its limit. Its channel is closed, as when a [`Running`](super::Running) is
+    /// dropped.
     #[error("{name}: {program} did not end within {} s", .after.as_secs_f32())]
     CommandTimeout {
         /// Host.

@@ -1,5 +1,6 @@
 //! What the transport asks us: is this the host, and how did it end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use russh::Channel;
@@ -21,11 +22,18 @@ const KINDS: &[Algorithm] = &[
 pub(super) struct Findings {
     host_key: Mutex<Option<HostKey>>,
     ended: Mutex<Option<String>>,
+    /// The transport gives up by itself after a login that was refused when the host offers nothing else.
+    refused: AtomicBool,
 }
 
 impl Findings {
     pub(super) fn host_key(&self) -> Option<HostKey> {
         self.host_key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// True when the host refused a login and offered no other.
+    pub(super) fn refused(&self) -> bool {
+        self.refused.load(Ordering::SeqCst)
     }
 
     /// How the connection ended.
@@ -98,6 +106,9 @@ impl Handler for Watch {
     }
 
     async fn disconnected(&mut self, reason: DisconnectReason<Fault>) -> Result<(), Fault> {
+        if matches!(&reason, DisconnectReason::Error(Fault::Transport(russh::Error::NoAuthMethod))) {
+            self.findings.refused.store(true, Ordering::SeqCst);
+        }
         let text = match &reason {
             DisconnectReason::ReceivedDisconnect(info) => format!("the host ended it: {}", info.message),
             DisconnectReason::Error(Fault::HostKey(key)) => {

@@ -132,7 +132,7 @@ impl Attempt<'_> {
 
     /// The transport answers "refused, and nothing else is offered" also when the connection broke.
     fn refused(&self, handle: &Handle<Watch>, with: String, offered: &MethodSet, partial: bool) -> Error {
-        if offered.is_empty() && handle.is_closed() {
+        if offered.is_empty() && handle.is_closed() && !self.findings.refused() {
             return self.closed();
         }
         let methods = offered.iter().map(String::from).collect::<Vec<_>>().join(", ");

@@ -22,7 +22,8 @@ const PIECE: usize = 32 * 1024;
 const STDERR: u32 = 1;
 
 /// A command between its start and its end. Dropping it asks the command to end (TERM) and closes its channel; the
-/// connection stays.
+/// connection stays. OpenSSH passes the signal on unless the user is root: a command of root's that must not outlive its
+/// channel has to watch its standard input, or to be a unit of systemd with a limit of its own.
 #[derive(Debug)]
 pub struct Running {
     /// Standard input; taking and dropping it is the end of file. Writing waits until the host takes more.
@@ -98,7 +99,7 @@ impl Running {
                 () = feed(source, &writing) => None,
             };
             if result.is_none() {
-                // OpenSSH passes it on to the process group of the command; whoever does not know it ignores it.
+                // Whoever does not know the request, or refuses it, says nothing.
                 let _ = writing.signal(Sig::TERM).await;
             }
             let _ = writing.close().await;
