@@ -8,10 +8,12 @@
 pub mod activation;
 pub mod adapters;
 pub mod errors;
+pub mod facts;
 pub mod inventory;
 pub mod model;
 pub mod plan;
 pub mod ports;
+pub mod resolve;
 pub mod resources;
 pub mod run;
 pub mod store;
