@@ -14,6 +14,7 @@ mod error;
 mod evaluate;
 mod expression;
 mod program;
+mod relay;
 mod roots;
 
 use std::path::PathBuf;

@@ -18,12 +18,12 @@ const FLAKE: &str = r#"{
           args = [ "sh" "-c" script ];
         };
       };
-      grow = list: grow (list ++ list);
+      grow = times: text: if times == 0 then text else grow (times - 1) (text + text);
     in {
       nixosConfigurations = {
         web1 = system "nixos-system-web1" ''$busybox mkdir $out; echo version ${builtins.readFile ./version} >$out/version'';
         failing = system "nixos-system-failing" ''for n in 1 2 3; do echo line $n; done; echo it is broken >&2; exit 3'';
-        huge = system "nixos-system-huge" (toString (builtins.length (grow [ 1 2 3 4 ])));
+        huge = system "nixos-system-huge" (toString (builtins.stringLength (grow 40 "text")));
         wrong = system "nixos-system-wrong" (throw "no such option");
         impure = system "nixos-system-impure" (builtins.readFile "/etc/passwd");
         other.config = { };

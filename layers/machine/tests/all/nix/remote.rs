@@ -28,7 +28,11 @@ impl Machine {
             let mut command = Command::new("ssh-keygen");
             assert!(command.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path(key)).status().unwrap().success());
         }
-        let mut environment = vec![format!("NIX_REMOTE=local?root={}", path("root").display())];
+        let mut environment = vec![
+            format!("NIX_REMOTE=local?root={}", path("root").display()),
+            // Nothing of what the user's shell does at home is a part of this.
+            format!("HOME={}", path("home").display()),
+        ];
         let kept = ["NIX_STORE_DIR", "NIX_CONF_DIR"];
         let names = store.environment().into_iter().filter(|(name, _)| kept.contains(&name.as_str()));
         environment.extend(names.map(|(name, value)| format!("{name}={value}")));
@@ -42,6 +46,7 @@ impl Machine {
         ];
         std::fs::write(path("sshd_config"), lines.join("\n")).unwrap();
         std::fs::create_dir_all(path("root/nix/var/nix/gcroots")).unwrap();
+        std::fs::create_dir(path("home")).unwrap();
         // sshd wants it, whatever its own settings say.
         std::fs::create_dir_all("/run/sshd").unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
