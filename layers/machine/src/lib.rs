@@ -1,4 +1,5 @@
 //! NixOS machines from Git, activated safely.
 
 pub mod inventory;
+pub mod manifests;
 pub mod resources;

@@ -6,4 +6,6 @@
 )]
 
 mod inventory;
+mod manifests;
 mod resources;
+mod rules;
