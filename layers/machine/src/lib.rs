@@ -11,6 +11,7 @@ pub mod cli;
 pub mod errors;
 pub mod facts;
 pub mod inventory;
+pub mod manifests;
 pub mod model;
 pub mod plan;
 pub mod ports;

@@ -72,7 +72,8 @@ pub struct NixosConfigurationSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 512))]
     pub additional_files: Vec<AdditionalFile>,
-    /// Where the configuration is built.
+    /// Where the configuration is built: where Cairn runs (`Local`), on the machine itself (`Target`), or on the
+    /// machine of `builderRef` (`Builder`).
     #[serde(default)]
     pub build_on: BuildOn,
     /// The Machine of the same namespace that builds when `buildOn` is `Builder`.
@@ -85,10 +86,13 @@ pub struct NixosConfigurationSpec {
     /// How long the machine waits for the confirmation of a configuration on trial before it goes back by itself.
     #[serde(default = "confirm_timeout")]
     pub confirm_timeout: Span,
-    /// What happens when the machine runs something else than what was applied.
+    /// What happens when the machine runs something else than what was applied: it is not looked at (`Ignore`), the
+    /// condition `Drifted` says so (`Warn`), or the configuration is applied again (`Correct`).
     #[serde(default)]
     pub drift_policy: DriftPolicy,
-    /// What happens on the machine when this object is deleted.
+    /// What happens on the machine when this object is deleted: nothing (`Retain`); `onRemoveFlake` is applied, and the
+    /// object stays until that succeeded (`Apply`); or it is applied if there is one and the machine can be reached,
+    /// and an Event says so if not (`BestEffort`).
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
     /// Any text. A changed one allows one more full install of a machine that was installed before.
@@ -107,10 +111,11 @@ pub struct NixosConfigurationSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AdditionalFile {
-    /// Where it goes: below `configurationSubdir` in the tree that is built, or below `/run/cairn/files` on the machine.
+    /// Its path below `configurationSubdir` in the tree that is built, or below `/run/cairn/files` on the machine.
     #[schemars(length(max = 4096))]
     pub path: String,
-    /// What is in it.
+    /// What is in it: the text of `inline` (`Inline`), a value of a Secret (`SecretRef`), or what is known of the
+    /// machine's hardware (`NixosFacter`).
     pub value_type: FileSource,
     /// The text, with `valueType: Inline`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,7 +127,7 @@ pub struct AdditionalFile {
     /// With `valueType: NixosFacter`; `valueType` alone says the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nixos_facter: Option<bool>,
-    /// Where it goes. Without it: `Machine` for a Secret, `Store` for everything else.
+    /// Whether it goes to the machine or into the tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
     /// Owner of the file on the machine; `root` without it.
@@ -150,7 +155,9 @@ pub enum FileSource {
     NixosFacter,
 }
 
-/// Where a file goes.
+/// Where it goes: `Machine`, below `/run/cairn/files` on the machine and never into a Nix store, or `Store`, into the
+/// tree that is built, which ends up in Nix stores where everybody can read it. Without it: `Machine` for a Secret,
+/// `Store` for everything else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Delivery {
     /// Below `/run/cairn/files` on the machine, before activation. It is never in a Nix store.
@@ -237,7 +244,8 @@ pub struct HttpCheck {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 100, max = 599))]
     pub status: Option<u16>,
-    /// From where the request is made.
+    /// From where it is tried: on the machine itself (`Machine`), or where Cairn runs, so that what is between them is
+    /// checked too (`Controller`).
     #[serde(default)]
     pub from: CheckFrom,
 }
@@ -253,7 +261,8 @@ pub struct TcpCheck {
     /// The port.
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
-    /// From where the connection is made.
+    /// From where it is tried: on the machine itself (`Machine`), or where Cairn runs, so that what is between them is
+    /// checked too (`Controller`).
     #[serde(default)]
     pub from: CheckFrom,
 }
@@ -380,7 +389,8 @@ pub struct Deployment {
     pub changes: Vec<String>,
 }
 
-/// How a deployment ended.
+/// How it ended: it runs and was confirmed (`Applied`), it ran on trial and the machine went back (`RolledBack`), it
+/// was never started (`Failed`), or given up before it was (`Cancelled`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeploymentResult {
     /// It runs and was confirmed.

@@ -59,7 +59,9 @@ pub struct FileSecretRef {
     pub key: Option<String>,
 }
 
-/// Which host keys are believed.
+/// Which host keys are believed: only those in `hostKeys` (`Strict`), or, where there are none, the first one that is
+/// seen, and no other from then on (`TrustOnFirstUse`). Without it the same, but no password is sent to a host that is
+/// not in `hostKeys`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum HostKeyPolicy {
     /// Only those in `hostKeys`.

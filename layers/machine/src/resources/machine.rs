@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 
 use super::{Condition, HostKeyPolicy, KeySecretRef, PasswordSecretRef};
 
+const STRICT_NEEDS_KEYS: &str =
+    "!has(self.hostKeyPolicy) || self.hostKeyPolicy != 'Strict' || (has(self.hostKeys) && size(self.hostKeys) > 0)";
+
 /// How a host is reached. Nothing here says what it runs: that is a `NixosConfiguration`.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -30,7 +33,7 @@ use super::{Condition, HostKeyPolicy, KeySecretRef, PasswordSecretRef};
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "has(self.hostname) || has(self.ipAddress)",
      "message": "hostname or ipAddress is needed: there is no address to connect to"},
-    {"rule": "!has(self.hostKeyPolicy) || self.hostKeyPolicy != 'Strict' || (has(self.hostKeys) && size(self.hostKeys) > 0)",
+    {"rule": STRICT_NEEDS_KEYS,
      "message": "hostKeyPolicy Strict needs hostKeys"},
 ]))]
 pub struct MachineSpec {
@@ -61,7 +64,7 @@ pub struct MachineSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 4096)))]
     pub host_keys: Vec<String>,
-    /// Which host keys are believed. Without it: those in `hostKeys`, or the first one seen where there are none.
+    /// Which host keys are believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key_policy: Option<HostKeyPolicy>,
     /// A host that the connection goes through.
@@ -76,7 +79,7 @@ pub struct MachineSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
-    {"rule": "!has(self.hostKeyPolicy) || self.hostKeyPolicy != 'Strict' || (has(self.hostKeys) && size(self.hostKeys) > 0)",
+    {"rule": STRICT_NEEDS_KEYS,
      "message": "hostKeyPolicy Strict needs hostKeys"},
 ]))]
 pub struct JumpHost {
@@ -190,7 +193,7 @@ pub struct SeenHostKey {
     pub first_seen: Option<Timestamp>,
 }
 
-/// Why a host key is believed.
+/// Why it is believed: it is in `spec.hostKeys` (`Pinned`), or it was the first one seen (`FirstUse`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum HostKeySource {
     /// It is in `spec.hostKeys`.

@@ -8,5 +8,7 @@
 mod engine;
 mod engine_script;
 mod inventory;
+mod manifests;
 mod nix;
 mod resources;
+mod rules;

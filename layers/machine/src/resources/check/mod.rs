@@ -60,6 +60,19 @@ pub fn configuration(configuration: &NixosConfiguration, local: LocalRepositorie
     findings.0
 }
 
+/// Whether a text can be a name of a namespace.
+///
+/// # Errors
+/// The finding, for the field `namespace`.
+pub fn namespace(name: &str) -> Result<(), Finding> {
+    text::namespace(name).map_err(|wrong| Finding {
+        field: "namespace".to_owned(),
+        reason: wrong.reason,
+        hint: wrong.hint,
+        weight: Weight::Error,
+    })
+}
+
 /// Collects what is found.
 #[derive(Default)]
 struct Findings(Vec<Finding>);
