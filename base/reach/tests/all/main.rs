@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod git;
 mod ssh_command;
 mod ssh_commands;
 mod ssh_faults;
