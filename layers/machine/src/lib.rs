@@ -1,1 +1,3 @@
 //! NixOS machines from Git, activated safely.
+
+pub mod adapters;

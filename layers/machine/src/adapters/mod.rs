@@ -1,0 +1,3 @@
+//! The real things behind the layer's ports.
+
+pub mod nix;
