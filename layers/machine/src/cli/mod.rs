@@ -64,6 +64,11 @@ Exit codes: 0 all run it, 1 a machine took the old system back, 4 somebody else 
 
 Exit codes: 0 nothing fails, 1 something does")]
     Doctor(Place),
+    /// Write what a Kubernetes cluster needs for the operator: definitions, manifests, alerts, dashboard
+    #[command(after_help = "Examples:
+  cairn machine manifests --output deploy/nio
+  cairn machine manifests --namespace nixos-operator-system --output out")]
+    Manifests(crate::manifests::Arguments),
 }
 
 /// Which machines, and how they are reached.
@@ -110,5 +115,6 @@ pub async fn run(command: MachineCommand, output: &Output) -> Result<(), Problem
         MachineCommand::Rollback(options) => apply::rollback(&options, output).await,
         MachineCommand::History(options) => look::history(&options, output).await,
         MachineCommand::Doctor(place) => doctor::run(&place, output).await,
+        MachineCommand::Manifests(options) => manifests(&options, output),
     }
 }

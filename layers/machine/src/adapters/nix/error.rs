@@ -180,9 +180,30 @@ fn at(place: &Option<String>) -> String {
     place.as_ref().map(|place| format!(" on {place}")).unwrap_or_default()
 }
 
-/// The line that says what is wrong: the last that begins with `error:`, with what follows when it says nothing itself.
+/// The line that says what is wrong: the last that begins with `error:` and says something, with the reason that newer
+/// versions of Nix write below it.
 fn last(tail: &[String]) -> String {
     let is_error = |line: &String| line.trim_start().starts_with("error:") && line.trim().len() > "error:".len();
-    let line = tail.iter().rfind(|line| is_error(line)).or_else(|| tail.iter().rfind(|line| !line.trim().is_empty()));
-    line.map_or("it said nothing", |line| line.trim().trim_start_matches("error:").trim()).to_owned()
+    let found = tail.iter().rposition(is_error).or_else(|| tail.iter().rposition(|line| !line.trim().is_empty()));
+    let Some(at) = found else { return "it said nothing".to_owned() };
+    let line = tail[at].trim().trim_start_matches("error:").trim();
+    match tail.get(at + 1).and_then(|next| next.trim().strip_prefix("Reason:")) {
+        Some(reason) => format!("{line} {}", reason.trim()),
+        None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_that_says_what_is_wrong_is_found() {
+        let of = |lines: &[&str]| last(&lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>());
+        assert_eq!(of(&["building", "error: builder failed", "  > line"]), "builder failed");
+        let newer = ["error: Cannot build 'x.drv'.", "       Reason: builder failed with exit code 3.", "  > line"];
+        assert_eq!(of(&newer), "Cannot build 'x.drv'. builder failed with exit code 3.");
+        assert_eq!(of(&["killed", ""]), "killed");
+        assert_eq!(of(&[]), "it said nothing");
+    }
 }
