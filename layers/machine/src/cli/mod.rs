@@ -8,10 +8,12 @@ mod site;
 
 use std::path::PathBuf;
 
+use cairn_core::{ErrorKind, chain};
 use clap::{Args, Subcommand};
-use cli::Output;
+use cli::{Output, usage};
 use web::Problem;
 
+use crate::{errors, manifests};
 use site::Site;
 
 /// Commands of the layer.
@@ -68,7 +70,7 @@ Exit codes: 0 nothing fails, 1 something does")]
     #[command(after_help = "Examples:
   cairn machine manifests --output deploy/nio
   cairn machine manifests --namespace nixos-operator-system --output out")]
-    Manifests(crate::manifests::Arguments),
+    Manifests(manifests::Arguments),
 }
 
 /// Which machines, and how they are reached.
@@ -117,4 +119,13 @@ pub async fn run(command: MachineCommand, output: &Output) -> Result<(), Problem
         MachineCommand::Doctor(place) => doctor::run(&place, output).await,
         MachineCommand::Manifests(options) => manifests(&options, output),
     }
+}
+
+fn manifests(options: &manifests::Arguments, output: &Output) -> Result<(), Problem> {
+    let text = options.run().map_err(|error| match error {
+        manifests::Error::Namespace(_) | manifests::Error::Image(_) => usage(chain(&error)),
+        _ => Problem::new(ErrorKind::Failed, errors::MACHINE_FILES, chain(&error)),
+    })?;
+    output.line(text.trim_end());
+    Ok(())
 }
