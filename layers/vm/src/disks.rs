@@ -134,7 +134,7 @@ fn room(directory: &Path, left_free: u64) -> io::Result<()> {
     if free >= left_free {
         return Ok(());
     }
-    let text = format!("{} bytes are free, and {left_free} have to stay so", free);
+    let text = format!("{free} bytes are free, and {left_free} have to stay so");
     Err(io::Error::new(io::ErrorKind::StorageFull, text))
 }
 
