@@ -41,11 +41,13 @@ impl Reserve {
         }
     }
 
-    /// Gives the room up when an error says that there is none.
-    pub(crate) fn release_for(&self, error: &crate::store::Error) {
-        if error.is_full() && std::fs::remove_file(&*self.0).is_ok() {
+    /// Gives the room up when an error says that there is none; whether there is some now.
+    pub(crate) fn release_for(&self, error: &crate::store::Error) -> bool {
+        let released = error.is_full() && std::fs::remove_file(&*self.0).is_ok();
+        if released {
             tracing::error!(path = %self.0.display(), bytes = KEPT, "the disk is full; room that was kept for records is used");
         }
+        released
     }
 }
 
@@ -61,7 +63,7 @@ mod tests {
         reserve.fill();
         reserve.fill();
         assert_eq!(path.metadata().unwrap().len(), KEPT);
-        reserve.release_for(&crate::store::doing("x")(sqlx::Error::PoolTimedOut));
+        assert!(!reserve.release_for(&crate::store::doing("x")(sqlx::Error::PoolTimedOut)));
         assert!(path.exists());
     }
 }

@@ -516,10 +516,15 @@ impl Owner {
     async fn try_write(&mut self, mut next: Vm, event: Option<&NewEvent>) -> Result<(), store::Error> {
         next.generation += 1;
         next.updated_at = self.context.clock.now();
-        let event = match self.context.store.write(&next, event).await {
+        let mut written = self.context.store.write(&next, event).await;
+        if let Err(error) = &written
+            && self.context.reserve.release_for(error)
+        {
+            written = self.context.store.write(&next, event).await;
+        }
+        let event = match written {
             Ok(event) => event,
             Err(error) => {
-                self.context.reserve.release_for(&error);
                 let took_effect = self.read_back(&next).await;
                 return if took_effect { Ok(()) } else { Err(error) };
             }
