@@ -17,6 +17,7 @@ mod job_held_up;
 mod job_kills;
 mod job_path;
 mod job_secrets;
+mod machine;
 mod machines;
 mod observed;
 mod rack;
@@ -278,6 +279,13 @@ const SCENARIOS: &[Scenario] = &[
         network: Network::Own,
         needs: vm::guide::NEEDS,
         run: vm::guide::lines_run_on_a_host_of_their_own,
+    },
+    Scenario {
+        name: "machine-hosts",
+        tier: Tier::Quick,
+        network: Network::Own,
+        needs: machine::hosts::NEEDS,
+        run: machine::hosts::by_hand,
     },
     Scenario {
         name: "guest-failures",

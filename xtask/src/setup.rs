@@ -17,6 +17,7 @@ const POLICY_TEXT: &str =
 const SERVERS: &[(&str, &str)] = &[
     ("docker-registry", "docker-registry.service"),
     ("nginx-light", "nginx.service"),
+    ("openssh-server", "ssh.service"),
     ("prometheus", "prometheus.service"),
 ];
 
