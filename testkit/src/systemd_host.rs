@@ -217,6 +217,16 @@ fn tidy(directory: &Path, name: &str) {
     }
 }
 
+/// Takes away the control groups of hosts whose name begins so: those of a run that was killed.
+pub(crate) fn sweep(prefix: &str) {
+    for hierarchy in HIERARCHIES {
+        let groups = fs::read_dir(Path::new("/sys/fs/cgroup").join(hierarchy)).into_iter().flatten().flatten();
+        for group in groups.filter(|group| group.file_name().to_string_lossy().starts_with(prefix)) {
+            remove_groups(&group.path());
+        }
+    }
+}
+
 /// A control group and those below it; the kernel's files in it need no removing.
 fn remove_groups(group: &Path) {
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {

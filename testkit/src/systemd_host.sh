@@ -18,6 +18,9 @@ mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs tmpfs tmp
+# Each boot has its own id, as on a machine.
+cat /proc/sys/kernel/random/uuid > run/boot-id
+mount --bind run/boot-id proc/sys/kernel/random/boot_id
 groups=$root/sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs "$groups"
 mkdir "$groups/unified" "$groups/systemd"

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::rack::{FAR, NEAR, NIX_CONF, Rack, ip, make_key};
 use super::system::gate;
@@ -244,7 +244,7 @@ impl Host {
     /// Sets a user's password.
     pub fn set_password(&self, name: &str, password: &str) -> Result<()> {
         // The host's own file that only root reads, and no argument.
-        let file = self.directory.join("upper/root/password");
+        let file = self.directory.join("home/password");
         fs::write(&file, format!("{name}:{password}\n")).context("write a password")?;
         let set = self.run(&["sh", "-c", "chpasswd < /root/password && rm /root/password"]);
         set.map(drop)
@@ -325,6 +325,7 @@ fn install(rack: &Rack, root: &Path, directory: &Path, name: &str) -> Result<()>
     write("etc/machine-id", 0o444, "")?;
     write("etc/nix/nix.conf", 0o644, NIX_CONF)?;
     write("etc/ssh/sshd_config.d/host.conf", 0o644, SSHD)?;
+    bind(&directory.join("home"), &root.join("root"))?;
     write("root/.ssh/authorized_keys", 0o600, &format!("{}\n", rack.public_key()?))?;
     fs::set_permissions(root.join("root/.ssh"), fs::Permissions::from_mode(0o700)).context("protect .ssh")?;
     write("boot/stage-2", 0o755, STAGE_2)?;
@@ -350,17 +351,20 @@ fn install(rack: &Rack, root: &Path, directory: &Path, name: &str) -> Result<()>
 
 /// A store of its own, with the first system and a profile that names it.
 fn store(rack: &Rack, root: &Path, directory: &Path, base: &str) -> Result<()> {
-    let (own, seen) = (directory.join("nix"), root.join("nix"));
-    for path in [&own, &seen] {
-        fs::create_dir_all(path).with_context(|| format!("make {}", path.display()))?;
-    }
+    let own = directory.join("nix");
     let to = format!("local?root={}", directory.display());
     run(rack.nix("nix").args(["copy", "--no-check-sigs", "--to", &to, base]))?;
     let profiles = own.join("var/nix/profiles");
     fs::create_dir_all(&profiles).context("make the profiles")?;
     symlink(base, profiles.join("system-1-link")).context("link the first generation")?;
     symlink("system-1-link", profiles.join("system")).context("link the profile")?;
-    run(Command::new("mount").arg("--bind").args([&own, &seen])).map(drop)?;
-    ensure!(seen.join("store").is_dir(), "{} has no store", seen.display());
-    Ok(())
+    bind(&own, &root.join("nix"))
+}
+
+/// Shows an own directory in the place of this machine's: what lies there slows each login down, or is not to be seen.
+fn bind(own: &Path, seen: &Path) -> Result<()> {
+    for path in [own, seen] {
+        fs::create_dir_all(path).with_context(|| format!("make {}", path.display()))?;
+    }
+    run(Command::new("mount").arg("--bind").args([own, seen])).map(drop)
 }

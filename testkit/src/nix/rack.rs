@@ -48,7 +48,8 @@ impl Rack {
         enclosure::bind(work, &work.join("etc-nix"), "/etc/nix")?;
         bridge::loopback_up()?;
         for (name, address) in [(NEAR, Some("10.77.0.1/24")), (FAR, None)] {
-            ip(&["link", "add", name, "type", "bridge"])?;
+            // A port that is plugged in again is to work at once.
+            ip(&["link", "add", name, "type", "bridge", "forward_delay", "0"])?;
             // Nobody here is to reach the far network by IPv6 either.
             ip(&["link", "set", name, "addrgenmode", "none"])?;
             if let Some(address) = address {

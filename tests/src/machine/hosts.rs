@@ -1,7 +1,7 @@
 //! The hosts themselves: what the other scenarios stand on does what NixOS does, by hand and with the real clients.
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
 use testkit::nix::{Flake, Host, Place, Rack, System, Unit};
@@ -50,20 +50,16 @@ fn logins(rack: &Rack, gate: &Host, web: &Host, deep: &Host) -> Result<()> {
     ensure!(web.host_key()? != gate.host_key()?, "two hosts have the same key");
     rack.ssh_configuration(web, None)?;
     web.change_host_key()?;
-    let refused = Command::refused(rack, web)?;
+    let refused = refused(rack, web)?;
     ensure!(refused.contains("HOST IDENTIFICATION HAS CHANGED"), "{refused}");
     run(rack.ssh(web, None)?.arg("true")).map(drop)
 }
 
-struct Command;
-
-impl Command {
-    /// What ssh says with the known hosts of before.
-    fn refused(rack: &Rack, host: &Host) -> Result<String> {
-        let mut command = std::process::Command::new("ssh");
-        command.arg("-F").arg(rack.work().join(format!("ssh-{}", host.name()))).args([host.name(), "true"]);
-        Ok(String::from_utf8_lossy(&command.output()?.stderr).into_owned())
-    }
+/// What ssh says with the known hosts of before.
+fn refused(rack: &Rack, host: &Host) -> Result<String> {
+    let mut command = Command::new("ssh");
+    command.arg("-F").arg(rack.work().join(format!("ssh-{}", host.name()))).args([host.name(), "true"]);
+    Ok(String::from_utf8_lossy(&command.output()?.stderr).into_owned())
 }
 
 /// Builds, copies by ssh, sets the profile and switches.
@@ -173,7 +169,9 @@ fn exits(rack: &Rack, flake: &mut Flake, host: &Host) -> Result<()> {
 
 /// A host comes up with what its boot loader names.
 fn boots(rack: &Rack, flake: &mut Flake, host: &mut Host, first: &Path) -> Result<()> {
+    let boot = host.read("/proc/sys/kernel/random/boot_id")?;
     host.reboot()?;
+    ensure!(host.read("/proc/sys/kernel/random/boot_id")? != boot, "the id of the boot is the one of before");
     ensure!(host.booted_system()? == first && host.current_system()? == first, "not the default system");
     ensure!(host.unit_state("web.service")? == "active" && host.read("/etc/version")? == "1", "not as it was");
     ensure!(!host.exists("/etc/systemd/system/slow.service")?, "a unit of another system");
