@@ -80,3 +80,13 @@ pub fn space(path: &Path) -> Result<Space, FileError> {
     let stat = rustix::fs::statvfs(path).map_err(FileError::at("look at the file system of", path))?;
     Ok(Space { total: stat.f_blocks * stat.f_frsize, available: stat.f_bavail * stat.f_frsize })
 }
+
+/// A directory whose files are in memory and never on a disk, and that this process may write to, if there is one.
+pub fn memory_directory() -> Option<PathBuf> {
+    /// `TMPFS_MAGIC` of linux/magic.h.
+    const TMPFS: i64 = 0x0102_1994;
+    let path = Path::new("/dev/shm");
+    let about = rustix::fs::statfs(path).ok()?;
+    let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    (about.f_type == TMPFS && rustix::fs::access(path, wanted).is_ok()).then(|| path.to_owned())
+}

@@ -16,12 +16,13 @@ pub mod network;
 mod pidfd;
 mod privileges;
 mod process;
+mod supervision;
 mod watch;
 
 pub use ambient::hand_on_capabilities;
 pub use cgroup::{CgroupError, Group, GroupLimits, Hierarchies};
 pub use fake::{Fake, Reply};
-pub use file::{FileError, Space, remove_if_present, space, sync_file_system, write_atomic};
+pub use file::{FileError, Space, memory_directory, remove_if_present, space, sync_file_system, write_atomic};
 pub use launch::{Credentials, Held, Launch, LaunchError, close_inherited};
 pub use linux::Linux;
 pub use lock::{LockError, LockFile};
@@ -33,6 +34,7 @@ pub use privileges::drop_capabilities;
 pub use process::{Command, Feed, OUTPUT_LIMIT, Output, ProcessError, Processes};
 /// Signals by name.
 pub use rustix::process::Signal;
+pub use supervision::{OnLine, Stop, Supervision};
 pub use watch::FileWatch;
 
 /// Commands and mounts together: what code asks for that needs both.

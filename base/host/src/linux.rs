@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, setrlimit};
 
 use crate::process::{Command, Feed, OUTPUT_LIMIT, Output, ProcessError, Processes, last_lines};
+use crate::supervision::{Lines, OnLine, Stop, Supervision};
 
 /// Where programs are looked for.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -28,9 +29,30 @@ pub struct Linux;
 
 impl Processes for Linux {
     fn run_fed(&self, command: &Command, feed: &mut Feed<'_>) -> Result<Output, ProcessError> {
+        self.run_in_full(command, feed, &Supervision::new())
+    }
+}
+
+impl Linux {
+    /// Runs a command to its end as [`Processes::run`] does, and what else is asked for. A command that can be stopped,
+    /// has a lock or a limit also ends when this process does.
+    ///
+    /// # Errors
+    /// As of [`Processes::run`]; [`ProcessError::Stopped`] when the supervision ended it.
+    pub fn run_supervised(&self, command: &Command, supervision: &Supervision) -> Result<Output, ProcessError> {
+        let mut input = command.input.as_slice();
+        self.run_in_full(command, &mut |writer| io::copy(&mut input, writer).map(|_| ()), supervision)
+    }
+
+    fn run_in_full(
+        &self,
+        command: &Command,
+        feed: &mut Feed<'_>,
+        supervision: &Supervision,
+    ) -> Result<Output, ProcessError> {
         let program = command.program().to_owned();
         let start = |source| ProcessError::Start { program: program.clone(), source };
-        let mut child = spawn(command).map_err(start)?;
+        let mut child = spawn(command, supervision).map_err(start)?;
         let pid = Pid::from_child(&child);
         let handle = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             Ok(handle) => handle,
@@ -40,10 +62,10 @@ impl Processes for Linux {
                 return Err(start(errno.into()));
             }
         };
-        let stdout = child.stdout.take().map(|pipe| reader(pipe, Keep::Start));
-        let stderr = child.stderr.take().map(|pipe| reader(pipe, Keep::End));
-        let (fed, timed_out) = std::thread::scope(|scope| {
-            let watchdog = scope.spawn(|| watch(&handle, pid, command.timeout));
+        let stdout = child.stdout.take().map(|pipe| reader(pipe, Keep::Start, None));
+        let stderr = child.stderr.take().map(|pipe| reader(pipe, Keep::End, supervision.on_line.clone()));
+        let (fed, end) = std::thread::scope(|scope| {
+            let watchdog = scope.spawn(|| watch(&handle, pid, command.timeout, supervision.stop.as_ref()));
             let fed = match child.stdin.take() {
                 Some(stdin) => fed(stdin, &handle, feed),
                 None => Ok(()),
@@ -51,15 +73,18 @@ impl Processes for Linux {
             if fed.is_err() {
                 kill(&handle, pid);
             }
-            (fed, watchdog.join().unwrap_or(true))
+            (fed, watchdog.join().unwrap_or(End::Late))
         });
         let status = child.wait().map_err(|source| ProcessError::Wait { program: program.clone(), source })?;
         let (stdout, stdout_size) = collect(stdout, pid);
         let (stderr, _) = collect(stderr, pid);
+        if matches!(end, End::Stopped) {
+            return Err(ProcessError::Stopped { program });
+        }
         if let Err(source) = fed {
             return Err(ProcessError::Input { program, source });
         }
-        if timed_out {
+        if matches!(end, End::Late) {
             return Err(ProcessError::Timeout { program, timeout: command.timeout, stderr: last_lines(&stderr) });
         }
         if !status.success() {
@@ -74,12 +99,13 @@ impl Processes for Linux {
 }
 
 /// Starts the child as the leader of its own process group, so that a kill reaches its children too.
-fn spawn(command: &Command) -> io::Result<Child> {
+fn spawn(command: &Command, supervision: &Supervision) -> io::Result<Child> {
     let stdout = match &command.output {
         Some(file) => Stdio::from(File::create(file)?),
         None => Stdio::piped(),
     };
-    std::process::Command::new(&command.argv[0])
+    let mut child = std::process::Command::new(&command.argv[0]);
+    child
         .args(&command.argv[1..])
         .env_clear()
         .env("PATH", PATH)
@@ -88,27 +114,86 @@ fn spawn(command: &Command) -> io::Result<Child> {
         .stdin(Stdio::piped())
         .stdout(stdout)
         .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
+        .process_group(0);
+    if let Some(directory) = &command.directory {
+        child.current_dir(directory);
+    }
+    if supervision.is_needed_in_child() {
+        prepare(&mut child, supervision);
+    }
+    child.spawn()
 }
 
-/// Waits for the child to end, kills it when its time is over, and says whether that was so. The child stays a
-/// zombie, so its id cannot be reused meanwhile.
-fn watch(handle: &OwnedFd, pid: Pid, timeout: Duration) -> bool {
-    if ended_within(handle, Some(timeout)) {
-        return false;
+/// Has the child keep the lock, stay within its memory, and end when this process is killed. The signal comes at the end
+/// of the thread that made the child; that is the one which waits for it.
+#[allow(unsafe_code)]
+fn prepare(child: &mut std::process::Command, supervision: &Supervision) {
+    let parent = rustix::process::getpid();
+    let (lock, memory) = (supervision.lock.clone(), supervision.memory);
+    let prepare = move || {
+        rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+        if rustix::process::getppid() != Some(parent) {
+            return Err(rustix::io::Errno::SRCH.into());
+        }
+        if let Some(lock) = &lock {
+            rustix::io::fcntl_setfd(lock.as_fd(), rustix::io::FdFlags::empty())?;
+        }
+        if let Some(bytes) = memory {
+            setrlimit(Resource::As, Rlimit { current: Some(bytes), maximum: Some(bytes) })?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec this makes system calls alone, on values that are there already; nothing allocates
+    // or takes a lock, and an error is a number.
+    unsafe { child.pre_exec(prepare) };
+}
+
+/// Why a child is no longer watched.
+enum End {
+    /// It ended by itself.
+    Own,
+    /// Its time was over.
+    Late,
+    /// It was stopped.
+    Stopped,
+}
+
+/// Waits for the child to end and kills it when its time is over or it is to stop. The child stays a zombie, so its id
+/// cannot be reused meanwhile.
+fn watch(handle: &OwnedFd, pid: Pid, timeout: Duration, stop: Option<&Stop>) -> End {
+    let end = match stop {
+        Some(stop) => ended_or_stopped(handle, stop, timeout),
+        None if ended_within(handle, Some(timeout)) => End::Own,
+        None => End::Late,
+    };
+    if !matches!(end, End::Own) {
+        kill(handle, pid);
+        ended_within(handle, None);
     }
-    kill(handle, pid);
-    ended_within(handle, None);
-    true
+    end
+}
+
+fn ended_or_stopped(handle: &OwnedFd, stop: &Stop, timeout: Duration) -> End {
+    let end = Instant::now() + timeout;
+    loop {
+        let left = timespec(end.saturating_duration_since(Instant::now()));
+        let mut fds = [PollFd::new(handle, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
+        match poll(&mut fds, Some(&left)) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(0) | Err(_) => return End::Late,
+            Ok(_) if fds[0].revents().is_empty() => return End::Stopped,
+            Ok(_) => return End::Own,
+        }
+    }
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec { tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX), tv_nsec: time.subsec_nanos().into() }
 }
 
 /// Whether the child ends before the time is over; without a time, waits for its end.
 fn ended_within(handle: &OwnedFd, timeout: Option<Duration>) -> bool {
-    let timeout = timeout.map(|timeout| Timespec {
-        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: timeout.subsec_nanos().into(),
-    });
+    let timeout = timeout.map(timespec);
     loop {
         match poll(&mut [PollFd::new(handle, PollFlags::IN)], timeout.as_ref()) {
             Ok(ready) => return ready > 0,
@@ -187,16 +272,20 @@ enum Keep {
 type Reader = (JoinHandle<()>, std::sync::mpsc::Receiver<(Vec<u8>, usize)>);
 
 /// Reads a pipe to its end on a thread of its own. Sends what is kept and how much there was.
-fn reader(mut pipe: impl Read + Send + 'static, keep: Keep) -> Reader {
+fn reader(mut pipe: impl Read + Send + 'static, keep: Keep, on_line: Option<OnLine>) -> Reader {
     let (sender, receiver) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         let (mut kept, mut size) = (Vec::new(), 0);
         let mut buffer = vec![0; 64 << 10];
+        let mut lines = on_line.map(Lines::new);
         loop {
             match pipe.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(count) => {
                     size += count;
+                    if let Some(lines) = &mut lines {
+                        lines.read(&buffer[..count]);
+                    }
                     kept.extend_from_slice(&buffer[..count]);
                     match keep {
                         Keep::Start => kept.truncate(OUTPUT_LIMIT),
@@ -206,6 +295,9 @@ fn reader(mut pipe: impl Read + Send + 'static, keep: Keep) -> Reader {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
+        }
+        if let Some(lines) = &mut lines {
+            lines.end();
         }
         // The receiver is gone only when nobody waits for the output any more.
         let _ = sender.send((kept, size));

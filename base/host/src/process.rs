@@ -20,13 +20,15 @@ pub struct Command {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) timeout: Duration,
     pub(crate) output: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
 }
 
 impl Command {
     /// A program, looked for in `/usr/sbin:/usr/bin:/sbin:/bin`, that may run for a minute.
     pub fn new(program: impl Into<String>) -> Self {
         let argv = vec![program.into()];
-        Self { argv, input: Vec::new(), environment: Vec::new(), timeout: Duration::from_secs(60), output: None }
+        let timeout = Duration::from_secs(60);
+        Self { argv, input: Vec::new(), environment: Vec::new(), timeout, output: None, directory: None }
     }
 
     /// Adds an argument.
@@ -57,6 +59,12 @@ impl Command {
     /// did not end well; [`Output::stdout`] stays empty.
     pub fn output_to(mut self, file: impl Into<PathBuf>) -> Self {
         self.output = Some(file.into());
+        self
+    }
+
+    /// Working directory, in the place of the caller's.
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
         self
     }
 
@@ -126,6 +134,12 @@ pub enum ProcessError {
         timeout: Duration,
         /// The last lines on standard error.
         stderr: String,
+    },
+    /// Whoever asked for it wanted it no more.
+    #[error("{program} was stopped")]
+    Stopped {
+        /// First word of the command.
+        program: String,
     },
     /// What it should have read could not be had; it was killed.
     #[error("the input of {program} ended early")]

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use host::{
     Command, Fake, Linux, LockError, LockFile, LoopDevice, Mount, MountOptions, Mounts, ProcessError, Processes, Reply,
+    Stop, Supervision,
 };
 
 fn shell(script: &str) -> Command {
@@ -88,6 +89,45 @@ fn a_feed_that_fails_kills_the_command() {
     let mut feed = |_: &mut dyn Write| Err(io::Error::other("digest mismatch"));
     let error = Linux.run_fed(&shell("cat; sleep 600"), &mut feed).unwrap_err();
     assert!(matches!(&error, ProcessError::Input { source, .. } if source.to_string() == "digest mismatch"));
+}
+
+#[test]
+fn a_supervised_command_tells_its_lines_and_is_stopped_with_its_children() {
+    let stop = Stop::new().unwrap();
+    let (sender, lines) = std::sync::mpsc::channel();
+    let at_begun = stop.clone();
+    let on_line: host::OnLine = std::sync::Arc::new(move |line| {
+        sender.send(line.to_owned()).unwrap();
+        if line == "begun" {
+            at_begun.now();
+        }
+    });
+    let supervision = Supervision::new().on_line(on_line).stop(stop);
+    let error =
+        Linux.run_supervised(&shell("echo one >&2; sleep 600 & echo begun >&2; wait"), &supervision).unwrap_err();
+    assert!(matches!(error, ProcessError::Stopped { .. }), "{error}");
+    assert_eq!(lines.try_iter().collect::<Vec<_>>(), ["one", "begun"]);
+}
+
+#[test]
+fn a_supervised_command_has_no_more_memory_than_it_may() {
+    let supervision = Supervision::new().memory(64 << 20).stop(Stop::new().unwrap());
+    let script = "ulimit -v; cd /; pwd";
+    assert_eq!(Linux.run_supervised(&shell(script), &supervision).unwrap().text(), "65536\n/");
+    let command = shell("pwd").directory("/proc");
+    assert_eq!(Linux.run(&command).unwrap().text(), "/proc");
+}
+
+#[test]
+fn a_supervised_command_keeps_the_lock_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("lock");
+    let lock = std::sync::Arc::new(LockFile::acquire(&path, "first").unwrap());
+    let supervision = Supervision::new().lock(lock);
+    let script = "for file in /proc/self/fd/*; do readlink $file || :; done";
+    let seen = Linux.run_supervised(&shell(script), &supervision).unwrap().text();
+    assert!(seen.lines().any(|line| Path::new(line) == path), "{seen}");
+    assert!(!Linux.run(&shell(script)).unwrap().text().contains("lock"));
 }
 
 #[test]
