@@ -117,6 +117,19 @@ impl Rack {
         Ok(built[0]["outputs"]["out"].as_str().context("no output was built")?.into())
     }
 
+    /// Copies a store path and what it needs to a host, by Nix's own ssh.
+    pub fn copy(&self, host: &Host, path: &Path) -> Result<()> {
+        let options = format!("-F {}", self.ssh_configuration(host, None)?.display());
+        let mut copy = self.nix("nix");
+        copy.env("NIX_SSHOPTS", options).args([
+            "copy",
+            "--no-check-sigs",
+            "--to",
+            &format!("ssh-ng://{}", host.name()),
+        ]);
+        run(copy.arg(path)).map(drop)
+    }
+
     /// The real ssh to a host as root, which knows the host's key; over `jump` where the host is far.
     pub fn ssh(&self, host: &Host, jump: Option<&Host>) -> Result<Command> {
         let configuration = self.ssh_configuration(host, jump)?;

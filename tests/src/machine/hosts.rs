@@ -89,12 +89,7 @@ fn copied(rack: &Rack, flake: &mut Flake, host: &Host, system: System) -> Result
     let name = system.name().to_owned();
     let commit = flake.set(system)?;
     let path = rack.build(&flake.reference(&commit, &name))?;
-    let options = format!("-F {}", rack.ssh_configuration(host, None)?.display());
-    let mut copy = rack.nix("nix");
-    copy.env("NIX_SSHOPTS", options)
-        .args(["copy", "--no-check-sigs", "--to", &format!("ssh-ng://{}", host.name())])
-        .arg(&path);
-    run(&mut copy)?;
+    rack.copy(host, &path)?;
     Ok(path)
 }
 
