@@ -5,6 +5,7 @@ use std::path::Path;
 
 use clap::{Parser, Subcommand};
 use cli::{Endpoint, Output};
+use machine::cli::MachineCommand;
 use metal::cli::MetalCommand;
 use registry::cli::RegistryCommand;
 use registry::settings::RegistrySettings;
@@ -25,6 +26,7 @@ use crate::{config, explain, metald, serve};
   cairn metal image build
   cairn metal server add ABC123 --bmc https://192.0.2.7 --bmc-user root --bmc-password-file pw
   cairn metal job create ABC123 --recipe debian.json --watch
+  cairn machine apply web-1 --inventory machines.yaml
   cairn serve --role vm
   cairn vm create web-1 --disk debian-13 --boot
 
@@ -52,6 +54,9 @@ enum Command {
         #[command(subcommand)]
         command: Box<MetalCommand>,
     },
+    /// NixOS machines from Git: applied on trial, kept when healthy
+    #[command(subcommand)]
+    Machine(Box<MachineCommand>),
     /// The registry: what is stored, who may use it, what is collected
     Registry {
         #[command(flatten)]
@@ -146,6 +151,7 @@ pub fn run(commands: Commands) -> Result<(), Problem> {
             let data_dir = config::data_dir(&resolved)?;
             runtime()?.block_on(metal::cli::run(*command, &endpoint, &data_dir, &output))
         }
+        Command::Machine(command) => runtime()?.block_on(machine::cli::run(*command, &output)),
         Command::Registry { endpoint, place, command } => match *command {
             RegistryCommand::Serve(options) => {
                 let called = Called::Cairn;

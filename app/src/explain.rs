@@ -61,6 +61,7 @@ mod tests {
         let codes: BTreeSet<&str> = [
             metal::errors::ALL,
             metal::errors::REPORTED,
+            machine::errors::ALL,
             registry::errors::ALL,
             vm::errors::ALL,
             web::codes::ALL,

@@ -14,6 +14,7 @@ mod machine;
 mod mount;
 pub mod network;
 mod pidfd;
+mod private_directory;
 mod privileges;
 mod process;
 mod supervision;
@@ -30,6 +31,7 @@ pub use loop_device::LoopDevice;
 pub use machine::{Machine, machine};
 pub use mount::{Mount, MountError, MountOptions, Mounted, Mounts, unmount_below};
 pub use pidfd::{Exited, PidFd};
+pub use private_directory::PrivateDirectory;
 pub use privileges::drop_capabilities;
 pub use process::{Command, Feed, OUTPUT_LIMIT, Output, ProcessError, Processes};
 /// Signals by name.

@@ -75,6 +75,8 @@ pub struct Problem {
 struct Headers {
     retry_after: Option<Duration>,
     challenge: Option<String>,
+    /// A kind that no status tells, such as that a part was done; a command's exit code does.
+    kind: Option<ErrorKind>,
 }
 
 /// What is read: the keys of RFC 9457, or where they are missing those of the Shoal manual.
@@ -150,7 +152,9 @@ impl Problem {
             details: Box::default(),
             headers: Box::default(),
         };
-        problem.status(kind.http_status())
+        let mut problem = problem.status(kind.http_status());
+        problem.headers.kind = Some(kind).filter(|kind| ErrorKind::of_http_status(kind.http_status()) != Some(*kind));
+        problem
     }
 
     /// A fault of ours: the whole chain goes to the log, the caller learns nothing of it.
@@ -210,7 +214,7 @@ impl Problem {
 
     /// How the error is sorted: exit code of a command.
     pub fn kind(&self) -> ErrorKind {
-        ErrorKind::of_http_status(self.status).unwrap_or(ErrorKind::Failed)
+        self.headers.kind.or(ErrorKind::of_http_status(self.status)).unwrap_or(ErrorKind::Failed)
     }
 
     fn status_code(&self) -> StatusCode {

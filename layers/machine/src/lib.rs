@@ -7,6 +7,7 @@
 
 pub mod activation;
 pub mod adapters;
+pub mod cli;
 pub mod errors;
 pub mod facts;
 pub mod inventory;

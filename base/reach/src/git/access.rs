@@ -1,10 +1,9 @@
 //! Keys and tokens for as long as one command runs: in files of mode 0600 in a directory of mode 0700, in memory where
 //! there is such a directory. Nothing of them is in an argument, an environment, a URL or the mirror.
 
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use host::{FileError, LockFile, memory_directory, write_atomic};
+use host::{FileError, PrivateDirectory, memory_directory, write_atomic};
 use russh::keys::ssh_key::LineEnding;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -54,8 +53,7 @@ pub enum KnownHosts {
 
 /// Files that git and ssh read, until this value goes.
 pub(super) struct Access {
-    directory: PathBuf,
-    lock: Option<LockFile>,
+    directory: PrivateDirectory,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -72,8 +70,8 @@ impl Access {
         fallback: &Path,
     ) -> Result<Self, Error> {
         let memory = memory_directory();
-        let (directory, lock) = private_directory(memory.as_deref().unwrap_or(fallback))?;
-        let mut access = Self { directory, lock: Some(lock), arguments: Vec::new(), environment: Vec::new() };
+        let directory = PrivateDirectory::new(memory.as_deref().unwrap_or(fallback), PREFIX)?;
+        let mut access = Self { directory, arguments: Vec::new(), environment: Vec::new() };
         match address.protocol {
             Protocol::Ssh => access.ssh(address, credentials, known_hosts, kept, memory.is_some())?,
             Protocol::Http | Protocol::Https => access.http(address, credentials, authorities)?,
@@ -93,7 +91,7 @@ impl Access {
     }
 
     fn write(&self, name: &str, contents: &str) -> Result<PathBuf, Error> {
-        let path = self.directory.join(name);
+        let path = self.directory.path().join(name);
         write_atomic(&path, contents.as_bytes(), 0o600)?;
         Ok(path)
     }
@@ -173,15 +171,6 @@ impl Access {
     }
 }
 
-impl Drop for Access {
-    fn drop(&mut self) {
-        drop(self.lock.take());
-        if let Err(error) = std::fs::remove_dir_all(&self.directory) {
-            tracing::warn!(directory = %self.directory.display(), %error, "a private directory could not be removed");
-        }
-    }
-}
-
 /// Whether the credentials are of the kind that the address takes.
 pub(super) fn fit(address: &Address, credentials: &Credentials) -> Result<(), Error> {
     let refused = |credentials| Err(Error::CredentialsDoNotFit { url: address.url.clone(), credentials });
@@ -198,36 +187,9 @@ pub(super) fn fit(address: &Address, credentials: &Credentials) -> Result<(), Er
 
 /// Removes what killed processes left.
 pub(super) fn sweep(fallback: &Path) {
-    // A process's own directory is its user's.
-    let Ok(owner) = std::fs::metadata("/proc/self").map(|about| about.uid()) else { return };
     for place in memory_directory().as_deref().into_iter().chain([fallback]) {
-        for entry in std::fs::read_dir(place).into_iter().flatten().flatten() {
-            let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX)
-                && entry.metadata().is_ok_and(|about| about.is_dir() && about.uid() == owner);
-            if !is_ours {
-                continue;
-            }
-            // Whoever uses it holds its lock.
-            if let Ok(_lock) = LockFile::acquire(&entry.path().join("lock"), "sweep") {
-                let _ = std::fs::remove_dir_all(entry.path());
-            }
-        }
+        PrivateDirectory::sweep(place, PREFIX);
     }
-}
-
-/// Makes a directory that nobody else can look into, and locks it against [`sweep`].
-fn private_directory(place: &Path) -> Result<(PathBuf, LockFile), Error> {
-    // A sweep can come between the directory and its lock; then another is made.
-    for _ in 0..16 {
-        let path = place.join(format!("{PREFIX}{}", uuid::Uuid::new_v4().simple()));
-        std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(FileError::at("create", &path))?;
-        if let Ok(lock) = LockFile::acquire(&path.join("lock"), &format!("process {}", std::process::id())) {
-            return Ok((path, lock));
-        }
-        let _ = std::fs::remove_dir_all(&path);
-    }
-    let source = std::io::ErrorKind::ResourceBusy.into();
-    Err(FileError { operation: "lock a directory in", path: place.to_owned(), source }.into())
 }
 
 /// The key as ssh reads it without asking. One that has a passphrase is decrypted only for a file that never is on a disk.
@@ -290,28 +252,17 @@ mod tests {
         let (hosts, place) = (KnownHosts::TrustFirst, tempfile::tempdir().unwrap());
         let address = address("http://127.0.0.1:8080/a");
         let access = Access::prepare(&address, &token, &hosts, None, Path::new("/x"), place.path()).unwrap();
-        let file = access.directory.join("credentials");
+        let file = access.directory.path().join("credentials");
         let written = std::fs::read_to_string(&file).unwrap();
         assert_eq!(written, "http://oauth2:p%40ss%3Aw%2Frd@127.0.0.1:8080\n");
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(access.directory.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(access.directory.path().metadata().unwrap().permissions().mode() & 0o777, 0o700);
         assert!(access.arguments.iter().all(|word| !word.contains("p%40ss")) && access.environment.is_empty());
         sweep(place.path());
         assert!(file.exists(), "what is in use stays");
-        let directory = access.directory.clone();
+        let directory = access.directory.path().to_owned();
         drop(access);
         assert!(!directory.exists());
-    }
-
-    #[test]
-    fn what_a_killed_process_left_is_swept() {
-        let place = tempfile::tempdir().unwrap();
-        let (left, lock) = private_directory(place.path()).unwrap();
-        drop(lock);
-        std::fs::write(left.join("key"), "secret").unwrap();
-        std::fs::create_dir(place.path().join("another")).unwrap();
-        sweep(place.path());
-        assert!(!left.exists() && place.path().join("another").exists());
     }
 
     #[test]

@@ -2,5 +2,7 @@
 
 pub mod fake;
 pub mod git;
+pub mod nix;
+pub mod nix_builder;
 pub mod probe;
 pub mod ssh;

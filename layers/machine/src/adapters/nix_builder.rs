@@ -66,8 +66,8 @@ impl Builder for NixBuilder<'_> {
         let evaluated = self.nix.evaluate(flake, system.as_str(), &self.root, limit).await;
         let evaluated = evaluated.map_err(|error| fault(&error, errors::MACHINE_EVALUATION))?;
         let system = evaluated.output.parse::<StorePath>();
-        let system = system
-            .map_err(|error| Fault::lasting(ErrorKind::Failed, errors::MACHINE_EVALUATION, error.to_string()))?;
+        let system =
+            system.map_err(|error| Fault::lasting(ErrorKind::Failed, errors::MACHINE_EVALUATION, error.to_string()))?;
         Ok(Evaluated { derivation: evaluated.derivation, system })
     }
 

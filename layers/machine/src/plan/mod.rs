@@ -133,6 +133,8 @@ pub struct Progress {
     pub system: Option<StorePath>,
     /// What the host ran before.
     pub before: Option<Running>,
+    /// The host has the system already: it ran it before, and goes back to it.
+    pub resident: bool,
     /// The host may have been told to begin.
     pub begun: bool,
     /// What the activation would do, or did.
@@ -289,6 +291,7 @@ fn before_the_host(progress: &Progress, seen: Option<Seen>, ask: &Ask) -> Step {
             let phase = match (is_there, ask.dry_run) {
                 (true, true) => Previewed,
                 (true, false) => Deliver,
+                (false, _) if progress.resident => Preview,
                 (false, _) => Build,
             };
             // A host that runs the system already would change nothing.

@@ -64,7 +64,8 @@ impl<'e, 'a, S: Source, B: Builder, H: Host> Work<'e, 'a, S, B, H> {
             Effect::Preview => Seen::Previewed(host.preview(wanted(&progress.system, "system")?).await?),
             Effect::Deliver => {
                 let secret = |file: &&File| matches!(file.delivery, Delivery::Host { .. });
-                if self.desired.files.iter().any(|file| secret(&file)) {
+                // What goes with an earlier system is not known any more.
+                if !progress.resident && self.desired.files.iter().any(|file| secret(&file)) {
                     self.touched = true;
                     host.deliver(self.id, &self.desired.files).await?;
                 }

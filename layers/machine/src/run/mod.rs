@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use cairn_core::{Clock, Outcome};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{DeploymentId, Desired};
+use crate::model::{DeploymentId, Desired, StorePath};
 use crate::plan::{Ask, Effect, Failure, Fault, Phase, Progress, Seen, step};
 use crate::ports::{Builder, Event, Host, Source, Watcher};
 use crate::store::{Deployment, Ending, Error as StoreError, MachineStore};
@@ -34,12 +34,14 @@ pub struct Engine<'a, S, B, H> {
 }
 
 /// What is asked of a deployment.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Request {
     /// Show what would change, and change nothing.
     pub dry_run: bool,
     /// Try a system again that the machine took back.
     pub retry: bool,
+    /// Activate this system, which the machine has, and not what the repository wants.
+    pub system: Option<StorePath>,
 }
 
 /// How a deployment ended well.
@@ -94,14 +96,22 @@ impl<S: Source, B: Builder, H: Host> Engine<'_, S, B, H> {
     /// How it failed. What it means for the next one is written down.
     pub async fn apply(&self, desired: &Desired, request: Request) -> Result<Report, Error> {
         if let Some(left) = self.store.running(&desired.machine).await? {
-            self.take_up(left, desired, request).await?;
+            self.take_up(left, desired, request.clone()).await?;
         }
         let deployment = Deployment {
             id: DeploymentId::new(),
             machine: desired.machine.clone(),
             configuration: desired.configuration.clone(),
             reference: desired.reference.clone(),
-            progress: Progress::default(),
+            progress: match &request.system {
+                None => Progress::default(),
+                Some(system) => Progress {
+                    phase: Phase::Inspect,
+                    system: Some(system.clone()),
+                    resident: true,
+                    ..Progress::default()
+                },
+            },
             started_at: self.clock.now(),
             ended_at: None,
             ending: None,
@@ -112,7 +122,7 @@ impl<S: Source, B: Builder, H: Host> Engine<'_, S, B, H> {
         if !request.dry_run {
             self.store.begin(&deployment).await?;
         }
-        self.drive(deployment, desired, request).await
+        self.drive(deployment, desired, &request).await
     }
 
     /// What an earlier process left: forgotten, or brought to its end. How that end was is not what is asked for now.
@@ -123,14 +133,14 @@ impl<S: Source, B: Builder, H: Host> Engine<'_, S, B, H> {
         }
         self.watcher.told(desired, &Event::TakenUp(left.id));
         let request = Request { dry_run: false, ..request };
-        match self.drive(left, desired, request).await {
+        match self.drive(left, desired, &request).await {
             Ok(_) => Ok(()),
             Err(Error::Failed { failure, .. }) if failure.is_known() => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    async fn drive(&self, mut deployment: Deployment, desired: &Desired, request: Request) -> Result<Report, Error> {
+    async fn drive(&self, mut deployment: Deployment, desired: &Desired, request: &Request) -> Result<Report, Error> {
         let mut turn = Turn::default();
         let mut work = effects::Work::new(self, desired, deployment.id);
         self.watcher.told(desired, &Event::Phase(deployment.progress.phase));
@@ -168,7 +178,7 @@ impl<S: Source, B: Builder, H: Host> Engine<'_, S, B, H> {
         &self,
         deployment: &Deployment,
         desired: &Desired,
-        request: Request,
+        request: &Request,
         turn: &Turn,
     ) -> Result<Ask, StoreError> {
         let quarantined = match &deployment.progress.system {
@@ -191,7 +201,7 @@ impl<S: Source, B: Builder, H: Host> Engine<'_, S, B, H> {
         work: &mut effects::Work<'_, '_, S, B, H>,
         effect: Effect,
         deployment: &mut Deployment,
-        request: Request,
+        request: &Request,
     ) -> Result<Seen, Error> {
         if self.stop.is_cancelled() {
             return Err(self.interrupted(deployment, request).await?);
@@ -204,7 +214,7 @@ impl<S: Source, B: Builder, H: Host> Engine<'_, S, B, H> {
         Err(self.interrupted(deployment, request).await?)
     }
 
-    async fn pause(&self, deployment: &Deployment, request: Request, time: Duration) -> Result<(), Error> {
+    async fn pause(&self, deployment: &Deployment, request: &Request, time: Duration) -> Result<(), Error> {
         tokio::select! {
             () = self.stop.cancelled() => {}
             () = tokio::time::sleep(time) => return Ok(()),
@@ -212,7 +222,7 @@ impl<S: Source, B: Builder, H: Host> Engine<'_, S, B, H> {
         Err(self.interrupted(deployment, request).await?)
     }
 
-    async fn interrupted(&self, deployment: &Deployment, request: Request) -> Result<Error, StoreError> {
+    async fn interrupted(&self, deployment: &Deployment, request: &Request) -> Result<Error, StoreError> {
         if !deployment.progress.phase.is_on_the_host() && !request.dry_run {
             let mut deployment = deployment.clone();
             deployment.reason = "ended by the user".to_owned();
@@ -225,7 +235,7 @@ impl<S: Source, B: Builder, H: Host> Engine<'_, S, B, H> {
         &self,
         work: &mut effects::Work<'_, '_, S, B, H>,
         deployment: Deployment,
-        request: Request,
+        request: &Request,
     ) -> Result<Report, Error> {
         let ending = match deployment.progress.phase {
             Phase::Unchanged => Ending::Unchanged,
@@ -246,7 +256,7 @@ impl<S: Source, B: Builder, H: Host> Engine<'_, S, B, H> {
         &self,
         work: &mut effects::Work<'_, '_, S, B, H>,
         mut deployment: Deployment,
-        request: Request,
+        request: &Request,
         failure: Failure,
     ) -> Result<Error, StoreError> {
         deployment.reason = match &failure {

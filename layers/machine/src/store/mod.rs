@@ -243,6 +243,19 @@ impl MachineStore {
         rows.iter().map(deployment).collect()
     }
 
+    /// What a machine was last brought to, by a deployment that changed something.
+    pub async fn last_applied(&self, machine: &MachineName) -> Result<Option<Deployment>, Error> {
+        let row = sqlx::query(
+            "SELECT * FROM machine_deployments WHERE machine = $1 AND outcome = 'applied' \
+             ORDER BY started_at DESC, id DESC LIMIT 1",
+        )
+        .bind(machine.as_str())
+        .fetch_optional(self.store.reader())
+        .await
+        .map_err(doing("read the history"))?;
+        row.as_ref().map(deployment).transpose()
+    }
+
     /// Why a system is not to be tried on a machine.
     pub async fn quarantined(&self, machine: &MachineName, system: &StorePath) -> Result<Option<Quarantined>, Error> {
         let row = sqlx::query("SELECT * FROM machine_quarantine WHERE machine = $1 AND system = $2")

@@ -147,6 +147,17 @@ async fn what_a_machine_took_back_is_tried_again_only_when_asked_for() {
 }
 
 #[tokio::test]
+async fn a_machine_goes_back_to_a_system_that_it_has() {
+    let bench = Bench::new().await;
+    bench.apply().await.unwrap();
+    let back = Request { system: Some(path(OLD)), ..Request::default() };
+    let report = bench.apply_as(back, &CancellationToken::new()).await.unwrap();
+    assert_eq!(report.progress.phase, Phase::Applied);
+    assert_eq!(bench.world.systems(), (path(OLD), path(OLD)));
+    assert_eq!(bench.world.counts(), (2, 1), "confirmed like any other, and no file was delivered");
+}
+
+#[tokio::test]
 async fn an_activation_that_fails_is_taken_back_and_quarantined() {
     let bench = Bench::new().await;
     bench.world.set_activation_fails(true);

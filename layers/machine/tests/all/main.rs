@@ -8,4 +8,5 @@
 mod engine;
 mod engine_script;
 mod inventory;
+mod nix;
 mod resources;

@@ -29,6 +29,8 @@ impl SshServer {
         let lines = [
             format!("HostKey {}", path("host_key").display()),
             format!("AuthorizedKeysFile {}", path("authorized_keys").display()),
+            // Nothing of what the user's shell does at home is a part of this.
+            format!("SetEnv HOME={}", directory.path().display()),
             "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password".to_owned(),
             "PidFile none\nLogLevel QUIET\nAcceptEnv GIT_PROTOCOL\n".to_owned(),
         ];
