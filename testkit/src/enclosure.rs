@@ -24,7 +24,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::environment;
+use crate::{environment, systemd_host};
 
 const INIT: &str = "enclosure-init";
 const INSIDE: &str = "enclosure-inside";
@@ -109,6 +109,7 @@ pub fn run(arguments: &[&str], network: Network) -> Result<u8> {
     let ended = follow(&mut signals, &mut child);
     signals.handle().close();
     remove_made_directories(&work);
+    remove_groups(&work);
     if environment::keep() {
         eprintln!("kept {}", work.display());
     } else {
@@ -186,9 +187,17 @@ fn sweep(base: &Path) {
         let Ok(lock) = File::open(entry.path().join(LOCK)) else { continue };
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
             remove_made_directories(&entry.path());
+            remove_groups(&entry.path());
             // Only tidiness: what cannot be removed now is tried again by the next run.
             let _ = std::fs::remove_dir_all(entry.path());
         }
+    }
+}
+
+/// Removes the control groups of hosts that could not do so themselves; they are named after the work directory.
+fn remove_groups(work: &Path) {
+    if let Some(name) = work.file_name() {
+        systemd_host::sweep(&name.to_string_lossy());
     }
 }
 

@@ -7,6 +7,7 @@
 //! - [`metald`]: the real `metald` on a host of its own, and a network outside of it
 //! - [`microvm`]: Debian's kernel ([`debian_kernel`]) with a first process of ours, under QEMU
 //! - [`systemd_host`]: a host with a systemd of its own
+//! - [`nix`]: NixOS hosts and a controller in a rack, with Nix, sshd and systemd of their own
 //! - [`elsewhere`]: a registry of somebody else
 //! - [`controller`]: the real `cairn`; [`commands`]: every command line of it that is used here
 //! - [`disk`]: what an install left; [`site`]: all of it together; [`demo`]: one real install; [`sweep`]: planted secrets; [`grub_iso`]: something to boot
@@ -34,6 +35,7 @@ pub mod machine;
 mod machine_xml;
 pub mod metald;
 pub mod microvm;
+pub mod nix;
 pub mod peers;
 pub mod process;
 pub mod progress;

@@ -17,6 +17,7 @@ mod job_held_up;
 mod job_kills;
 mod job_path;
 mod job_secrets;
+mod machine;
 mod machines;
 mod observed;
 mod rack;
@@ -278,6 +279,62 @@ const SCENARIOS: &[Scenario] = &[
         network: Network::Own,
         needs: vm::guide::NEEDS,
         run: vm::guide::lines_run_on_a_host_of_their_own,
+    },
+    Scenario {
+        name: "machine-hosts",
+        tier: Tier::Quick,
+        network: Network::Own,
+        needs: machine::hosts::NEEDS,
+        run: machine::hosts::by_hand,
+    },
+    Scenario {
+        name: "machine-host-half",
+        tier: Tier::Quick,
+        network: Network::Own,
+        needs: machine::host_half::NEEDS,
+        run: machine::host_half::goes_on_alone,
+    },
+    Scenario {
+        name: "machine-apply",
+        tier: Tier::Quick,
+        network: Network::Own,
+        needs: machine::apply::NEEDS,
+        run: machine::apply::applies_changes_and_goes_back,
+    },
+    Scenario {
+        name: "machine-rollback",
+        tier: Tier::Quick,
+        network: Network::Own,
+        needs: machine::rollback::NEEDS,
+        run: machine::rollback::the_host_goes_back,
+    },
+    Scenario {
+        name: "machine-kills",
+        tier: Tier::Quick,
+        network: Network::Own,
+        needs: machine::kills::NEEDS,
+        run: machine::kills::in_a_few_phases,
+    },
+    Scenario {
+        name: "machine-kills-all",
+        tier: Tier::All,
+        network: Network::Own,
+        needs: machine::kills::NEEDS,
+        run: machine::kills::in_every_phase,
+    },
+    Scenario {
+        name: "machine-ways",
+        tier: Tier::Quick,
+        network: Network::Own,
+        needs: machine::ways::NEEDS,
+        run: machine::ways::are_kept_to,
+    },
+    Scenario {
+        name: "machine-builds",
+        tier: Tier::Quick,
+        network: Network::Own,
+        needs: machine::builds::NEEDS,
+        run: machine::builds::where_it_is_wanted,
     },
     Scenario {
         name: "guest-failures",
