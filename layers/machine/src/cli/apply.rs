@@ -248,8 +248,7 @@ fn lock(site: &Site, name: &MachineName) -> Result<LockFile, Fault> {
 
 /// What the machine ran before the last deployment that changed something.
 async fn before(site: &Site, name: &MachineName) -> Result<StorePath, Fault> {
-    let last = site.store.last_applied(name).await.map_err(|error| store_fault(&error))?;
-    let before = last.and_then(|last| last.progress.before).and_then(|before| before.profile.or(before.current));
+    let before = site.store.before(name).await.map_err(|error| store_fault(&error))?;
     before.ok_or_else(|| {
         let message = format!("the history has no system that {name} ran before");
         Fault::lasting(ErrorKind::NotFound, errors::MACHINE_NOT_FOUND, message).log("--to names one")

@@ -11,7 +11,8 @@ CREATE TABLE machine_deployments (
     reason        TEXT NOT NULL DEFAULT '',
     log           TEXT NOT NULL DEFAULT ''
 );
-CREATE INDEX machine_deployments_by_machine ON machine_deployments (machine, started_at);
+-- Ids sort by the time they were made.
+CREATE INDEX machine_deployments_by_machine ON machine_deployments (machine, id);
 -- A machine has one deployment at a time that has not ended.
 CREATE UNIQUE INDEX machine_deployments_running ON machine_deployments (machine) WHERE ended_at IS NULL;
 

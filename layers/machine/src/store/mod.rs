@@ -3,10 +3,13 @@
 #[cfg(test)]
 mod tests;
 
+use std::str::FromStr;
+
 use jiff::Timestamp;
 use serde::Serialize;
-use store::sqlx::{self, Row};
-use store::{Migration, Store, StoreError};
+pub use store::QueryError as Error;
+use store::sqlx;
+use store::{Columns, Migration, Store, doing};
 
 use crate::model::{DeploymentId, MachineName, StorePath};
 use crate::plan::Progress;
@@ -22,37 +25,6 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
 const KEPT: i64 = 100;
 /// How much of a log is kept, in characters.
 const LOG: usize = 16_384;
-
-/// The database did not do as it was told.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A statement failed.
-    #[error("cannot {doing}")]
-    Sql {
-        /// What was being done.
-        doing: &'static str,
-        /// The driver's word.
-        #[source]
-        source: sqlx::Error,
-    },
-    /// The database cannot be opened, or a transaction not begun.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A stored value is none that this program writes.
-    #[error("cannot read {column} of a row in {table}: {problem}")]
-    Row {
-        /// Table.
-        table: &'static str,
-        /// Column.
-        column: &'static str,
-        /// What is wrong.
-        problem: String,
-    },
-}
-
-fn doing(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
-    move |source| Error::Sql { doing, source }
-}
 
 /// How a deployment ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -82,6 +54,14 @@ impl Ending {
             Self::Failed => "failed",
             Self::Abandoned => "abandoned",
         }
+    }
+}
+
+impl FromStr for Ending {
+    type Err = String;
+    fn from_str(word: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|ending| ending.as_str() == word);
+        found.ok_or_else(|| format!("{word:?} is none"))
     }
 }
 
@@ -210,7 +190,7 @@ impl MachineStore {
         }
         sqlx::query(
             "DELETE FROM machine_deployments WHERE machine = $1 AND ended_at IS NOT NULL AND id NOT IN \
-             (SELECT id FROM machine_deployments WHERE machine = $1 ORDER BY started_at DESC, id DESC LIMIT $2)",
+             (SELECT id FROM machine_deployments WHERE machine = $1 ORDER BY id DESC LIMIT $2)",
         )
         .bind(deployment.machine.as_str())
         .bind(KEPT)
@@ -233,7 +213,7 @@ impl MachineStore {
     /// The last deployments of a machine, or of all of them, the newest first.
     pub async fn history(&self, machine: Option<&MachineName>, limit: u32) -> Result<Vec<Deployment>, Error> {
         let rows = sqlx::query(
-            "SELECT * FROM machine_deployments WHERE $1 = '' OR machine = $1 ORDER BY started_at DESC, id DESC LIMIT $2",
+            "SELECT * FROM machine_deployments WHERE $1 = '' OR machine = $1 ORDER BY id DESC LIMIT $2",
         )
         .bind(machine.map_or("", MachineName::as_str))
         .bind(i64::from(limit))
@@ -243,11 +223,24 @@ impl MachineStore {
         rows.iter().map(deployment).collect()
     }
 
+    /// What a machine ran before it was brought to what it was last brought to. A deployment that only took back what
+    /// somebody had done by hand counts for nothing.
+    pub async fn before(&self, machine: &MachineName) -> Result<Option<StorePath>, Error> {
+        let history = self.history(Some(machine), u32::MAX).await?;
+        let mut applied =
+            history.into_iter().filter(|deployment| deployment.ending == Some(Ending::Applied)).peekable();
+        let Some(now) = applied.peek().and_then(|last| last.progress.system.clone()) else { return Ok(None) };
+        Ok(applied
+            .filter_map(|deployment| deployment.progress.before)
+            .filter_map(|before| before.profile.or(before.current))
+            .find(|before| *before != now))
+    }
+
     /// What a machine was last brought to, by a deployment that changed something.
     pub async fn last_applied(&self, machine: &MachineName) -> Result<Option<Deployment>, Error> {
         let row = sqlx::query(
             "SELECT * FROM machine_deployments WHERE machine = $1 AND outcome = 'applied' \
-             ORDER BY started_at DESC, id DESC LIMIT 1",
+             ORDER BY id DESC LIMIT 1",
         )
         .bind(machine.as_str())
         .fetch_optional(self.store.reader())
@@ -265,12 +258,8 @@ impl MachineStore {
             .await
             .map_err(doing("look into the quarantine"))?;
         let Some(row) = row else { return Ok(None) };
-        let text = |column| text(&row, "machine_quarantine", column);
-        Ok(Some(Quarantined {
-            system: system.clone(),
-            reason: text("reason")?,
-            since: parsed(&text("since")?, "since")?,
-        }))
+        let columns = Columns::new("machine_quarantine", &row);
+        Ok(Some(Quarantined { system: system.clone(), reason: columns.get("reason")?, since: columns.word("since")? }))
     }
 
     /// Lets a system be tried on a machine again.
@@ -324,41 +313,18 @@ fn json(progress: &Progress) -> String {
     serde_json::to_string(progress).unwrap_or_default()
 }
 
-const TABLE: &str = "machine_deployments";
-
-fn text(row: &sqlx::sqlite::SqliteRow, table: &'static str, column: &'static str) -> Result<String, Error> {
-    row.try_get(column).map_err(|error| Error::Row { table, column, problem: error.to_string() })
-}
-
-fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str, column: &'static str) -> Result<T, Error> {
-    text.parse().map_err(|error: T::Err| Error::Row { table: TABLE, column, problem: error.to_string() })
-}
-
 fn deployment(row: &sqlx::sqlite::SqliteRow) -> Result<Deployment, Error> {
-    let text = |column| text(row, TABLE, column);
-    let optional = |column: &'static str| -> Result<Option<String>, Error> {
-        row.try_get(column).map_err(|error| Error::Row { table: TABLE, column, problem: error.to_string() })
-    };
-    let wrong = |column, problem: String| Error::Row { table: TABLE, column, problem };
-    let ending = match optional("outcome")? {
-        None => None,
-        Some(word) => Some(
-            Ending::ALL
-                .into_iter()
-                .find(|ending| ending.as_str() == word)
-                .ok_or_else(|| wrong("outcome", format!("{word:?} is none")))?,
-        ),
-    };
+    let columns = Columns::new("machine_deployments", row);
     Ok(Deployment {
-        id: parsed(&text("id")?, "id")?,
-        machine: parsed(&text("machine")?, "machine")?,
-        configuration: text("configuration")?,
-        reference: text("reference")?,
-        progress: serde_json::from_str(&text("progress")?).map_err(|error| wrong("progress", error.to_string()))?,
-        started_at: parsed(&text("started_at")?, "started_at")?,
-        ended_at: optional("ended_at")?.map(|time| parsed(&time, "ended_at")).transpose()?,
-        ending,
-        reason: text("reason")?,
-        log: text("log")?,
+        id: columns.word("id")?,
+        machine: columns.word("machine")?,
+        configuration: columns.get("configuration")?,
+        reference: columns.get("reference")?,
+        progress: columns.json("progress")?,
+        started_at: columns.word("started_at")?,
+        ended_at: columns.optional_word("ended_at")?,
+        ending: columns.optional_word("outcome")?,
+        reason: columns.get("reason")?,
+        log: columns.get("log")?,
     })
 }

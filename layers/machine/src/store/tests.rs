@@ -64,3 +64,22 @@ async fn the_first_host_key_stays() {
     store.distrust(&machine).await.unwrap();
     assert_eq!(store.host_key(&machine).await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn going_back_passes_over_what_only_mended_a_drift() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory).await;
+    let (old, new) = (SYSTEM.replace("/0c", "/1c"), SYSTEM.to_owned());
+    let machine: MachineName = "default/web".parse().unwrap();
+    assert_eq!(store.before(&machine).await.unwrap(), None);
+    for (second, (profile, system)) in [(&old, &new), (&new, &new)].into_iter().enumerate() {
+        let mut deployment = begun("default/web");
+        deployment.started_at = Timestamp::from_second(i64::try_from(second).unwrap()).unwrap();
+        store.begin(&deployment).await.unwrap();
+        let before = crate::model::Running { profile: Some(profile.parse().unwrap()), ..Default::default() };
+        deployment.progress.before = Some(before);
+        deployment.progress.system = Some(system.parse().unwrap());
+        store.end(&deployment, Ending::Applied, None, Timestamp::now()).await.unwrap();
+    }
+    assert_eq!(store.before(&machine).await.unwrap(), Some(old.parse().unwrap()));
+}
