@@ -1,7 +1,8 @@
 //! What is measured.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Instant;
 
@@ -14,6 +15,8 @@ use crate::servers::{Kind, Server};
 const MIB: u64 = 1 << 20;
 /// Size of one piece of a push in pieces, in bytes.
 const CHUNK: u64 = 16 * MIB;
+/// What [`Measure::Floor`] takes from its socket at once, in bytes.
+const PIECE: usize = 256 << 10;
 /// Size of a small blob, in bytes.
 const SMALL: u64 = 4 << 10;
 
@@ -42,12 +45,15 @@ pub enum Measure {
     Hash,
     /// To write that to the disk and sync it, with nothing else done.
     Disk,
+    /// To take that from a socket to the disk and sync it, with nothing hashed: what no registry can go below.
+    Floor,
 }
 
 impl Measure {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Hash,
         Self::Disk,
+        Self::Floor,
         Self::Push,
         Self::PushChunks,
         Self::Pull,
@@ -66,6 +72,7 @@ impl Measure {
             Self::PullAtOnce => "pull at once",
             Self::Hash => "SHA-256 of the push",
             Self::Disk => "disk of the push",
+            Self::Floor => "socket to disk of the push",
         }
     }
 }
@@ -151,6 +158,7 @@ impl Bench<'_> {
                 return Ok(vec![alone(measure, large, begun)]);
             }
             Measure::Disk => return Ok(vec![self.disk(large)?]),
+            Measure::Floor => return Ok(vec![self.floor(large)?]),
             _ => {}
         }
         let gives_only = |server: &&Server| server.kind != Kind::Nginx;
@@ -178,6 +186,40 @@ impl Bench<'_> {
         content.each(0, length, |bytes| file.write_all(bytes))?;
         file.sync_all()?;
         let figure = alone(Measure::Disk, length, begun);
+        fs::remove_file(path)?;
+        Ok(figure)
+    }
+
+    fn floor(&self, length: u64) -> anyhow::Result<Figure> {
+        let path = self.directory.join("alone");
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let mut stream = TcpStream::connect(listener.local_addr()?)?;
+        let (mut taken, _) = listener.accept()?;
+        let mut content = Content::new(0, length);
+        rest();
+        let begun = Instant::now();
+        std::thread::scope(|scope| -> anyhow::Result<()> {
+            let taking = scope.spawn(|| -> std::io::Result<u64> {
+                let mut file = File::create(&path)?;
+                let (mut buffer, mut sum) = (vec![0; PIECE], 0);
+                loop {
+                    let count = taken.read(&mut buffer)?;
+                    if count == 0 {
+                        break;
+                    }
+                    file.write_all(&buffer[..count])?;
+                    sum += count as u64;
+                }
+                file.sync_all()?;
+                Ok(sum)
+            });
+            content.each(0, length, |bytes| stream.write_all(bytes))?;
+            stream.shutdown(Shutdown::Write)?;
+            let sum = taking.join().map_err(|_| anyhow::anyhow!("whoever takes the bytes panicked"))??;
+            anyhow::ensure!(sum == length, "{sum} bytes arrived and not {length}");
+            Ok(())
+        })?;
+        let figure = alone(Measure::Floor, length, begun);
         fs::remove_file(path)?;
         Ok(figure)
     }

@@ -26,7 +26,9 @@ pub fn print(figures: &[Figure], rounds: u64) {
         let nginx = seconds(measure, Some(Kind::Nginx));
         ratio(&format!("{}: cairn / nginx", measure.name()), nginx, seconds(measure, ours));
     }
-    for (name, alone) in [("SHA-256 pass", Measure::Hash), ("disk alone", Measure::Disk)] {
+    for (name, alone) in
+        [("SHA-256 pass", Measure::Hash), ("disk alone", Measure::Disk), ("socket to disk", Measure::Floor)]
+    {
         ratio(&format!("time of push / {name}"), seconds(Measure::Push, ours), seconds(alone, None));
     }
 }

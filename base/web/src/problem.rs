@@ -231,6 +231,13 @@ impl fmt::Display for Problem {
 impl Error for Problem {}
 
 /// The problem itself, as an `Arc`, is an extension of the response.
+/// What a database cannot do is no caller's fault.
+impl From<store::QueryError> for Problem {
+    fn from(error: store::QueryError) -> Self {
+        Self::internal(&error)
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.status_code(), axum::Json(&self)).into_response();

@@ -1,9 +1,9 @@
 //! The registry's tables.
 
 use jiff::Timestamp;
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
-use store::{Migration, Store, StoreError};
+pub use store::QueryError as Error;
+use store::{Columns, Migration, Store, doing};
 
 use crate::model::{AuditEntry, RunKind, RunView};
 
@@ -13,33 +13,6 @@ pub const MIGRATIONS: &[Migration] =
 
 /// Runs that are kept.
 const KEPT_RUNS: i64 = 200;
-
-/// The database did not do as it was told.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A statement failed.
-    #[error("cannot {doing}")]
-    Sql {
-        /// What was being done.
-        doing: &'static str,
-        /// The driver's word.
-        #[source]
-        source: sqlx::Error,
-    },
-    /// A transaction could not be opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A stored value is none that this program writes.
-    #[error("cannot read {column} of a row in {table}: {problem}")]
-    Row {
-        /// Table.
-        table: &'static str,
-        /// Column.
-        column: &'static str,
-        /// What is wrong.
-        problem: String,
-    },
-}
 
 /// Access to the registry's tables.
 #[derive(Clone)]
@@ -56,10 +29,6 @@ pub(crate) struct AuditFilter {
     pub(crate) repository: Option<String>,
     /// Of this user.
     pub(crate) user: Option<String>,
-}
-
-fn doing(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
-    move |source| Error::Sql { doing, source }
 }
 
 impl RegistryStore {
@@ -204,31 +173,8 @@ impl RegistryStore {
     }
 }
 
-/// Reads columns of a table.
-struct Columns<'a> {
-    table: &'static str,
-    row: &'a SqliteRow,
-}
-
-impl Columns<'_> {
-    fn get<'r, T>(&'r self, column: &'static str) -> Result<T, Error>
-    where
-        T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-    {
-        self.row.try_get(column).map_err(|source| self.wrong(column, &source))
-    }
-
-    fn time(&self, column: &'static str) -> Result<Timestamp, Error> {
-        Timestamp::from_microsecond(self.get(column)?).map_err(|problem| self.wrong(column, &problem))
-    }
-
-    fn wrong(&self, column: &'static str, problem: &dyn std::fmt::Display) -> Error {
-        Error::Row { table: self.table, column, problem: problem.to_string() }
-    }
-}
-
 fn audit_row(row: &SqliteRow) -> Result<(i64, AuditEntry), Error> {
-    let columns = Columns { table: "registry_audit", row };
+    let columns = Columns::new("registry_audit", row);
     let size: Option<i64> = columns.get("size")?;
     let entry = AuditEntry {
         time: columns.time("time")?,
@@ -244,7 +190,7 @@ fn audit_row(row: &SqliteRow) -> Result<(i64, AuditEntry), Error> {
 }
 
 fn run_row(row: &SqliteRow) -> Result<RunView, Error> {
-    let columns = Columns { table: "registry_runs", row };
+    let columns = Columns::new("registry_runs", row);
     let detail: String = columns.get("detail")?;
     Ok(RunView {
         kind: columns.get("kind")?,

@@ -5,6 +5,7 @@
     reason = "a failed unwrap is a failed test; clippy.toml covers only the tests themselves"
 )]
 
+mod cli;
 mod engine;
 mod engine_script;
 mod inventory;

@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use web::{BasicAuth, Problem, RateLimiter};
 
 use crate::context::Metal;
-use crate::store;
 
 /// What the routes need besides the layer itself.
 pub struct RouteOptions {
@@ -79,12 +78,6 @@ pub fn routes(metal: &Arc<Metal>, options: &RouteOptions) -> Router {
         .route("/media/s/{expires}/{signature}/{job}/{file}", get(media::signed_by_path))
         .route("/static/isos/{file}", get(media::static_iso));
     people.merge(machines).merge(media).layer(Extension(options.shutdown.clone())).with_state(Arc::clone(metal))
-}
-
-impl From<store::Error> for Problem {
-    fn from(error: store::Error) -> Self {
-        Problem::internal(&error)
-    }
 }
 
 fn not_found(what: &str, name: &dyn std::fmt::Display) -> Problem {

@@ -7,7 +7,8 @@ mod rows;
 mod servers;
 mod transitions;
 
-use store::{Migration, Store, StoreError};
+pub use store::QueryError as Error;
+use store::{Migration, Store, doing};
 
 pub use jobs::{Inserted, JobFilter, NewJob, WAITS};
 pub use transitions::{Delivery, Ending};
@@ -24,43 +25,11 @@ pub struct MetalStore {
     store: Store,
 }
 
-/// The database did not do as it was told.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A statement failed.
-    #[error("cannot {doing}")]
-    Sql {
-        /// What was being done.
-        doing: &'static str,
-        /// The driver's word.
-        #[source]
-        source: sqlx::Error,
-    },
-    /// A transaction could not be opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A stored value is none that this program writes.
-    #[error("cannot read {column} of a row in {table}: {problem}")]
-    Row {
-        /// Table.
-        table: &'static str,
-        /// Column.
-        column: &'static str,
-        /// What is wrong.
-        problem: String,
-    },
-}
-
 impl MetalStore {
     /// Uses an open store whose migrations include [`MIGRATIONS`].
     pub fn new(store: Store) -> Self {
         Self { store }
     }
-}
-
-/// Names what was being done when a statement failed.
-fn doing(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
-    move |source| Error::Sql { doing, source }
 }
 
 #[cfg(test)]

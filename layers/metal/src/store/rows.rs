@@ -1,68 +1,14 @@
 //! Rows to values.
 
-use std::str::FromStr;
-
-use jiff::Timestamp;
-use serde::de::DeserializeOwned;
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use store::Columns;
 
 use super::Error;
 use crate::model::{Event, Failure, Job, Server};
 use crate::pull_registry::{Account, PullRegistry};
 
-/// Reads the columns of one row of `table`.
-struct Columns<'a> {
-    table: &'static str,
-    row: &'a SqliteRow,
-}
-
-impl Columns<'_> {
-    fn get<'r, T>(&'r self, column: &'static str) -> Result<T, Error>
-    where
-        T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-    {
-        self.row.try_get(column).map_err(|source| self.wrong(column, &source))
-    }
-
-    fn wrong(&self, column: &'static str, problem: &dyn std::fmt::Display) -> Error {
-        Error::Row { table: self.table, column, problem: problem.to_string() }
-    }
-
-    fn word<T: FromStr<Err: std::fmt::Display>>(&self, column: &'static str) -> Result<T, Error> {
-        self.get::<String>(column)?.parse().map_err(|problem| self.wrong(column, &problem))
-    }
-
-    fn optional_word<T: FromStr<Err: std::fmt::Display>>(&self, column: &'static str) -> Result<Option<T>, Error> {
-        let text: Option<String> = self.get(column)?;
-        text.map(|text| text.parse().map_err(|problem| self.wrong(column, &problem))).transpose()
-    }
-
-    fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, Error> {
-        serde_json::from_str(&self.get::<String>(column)?).map_err(|problem| self.wrong(column, &problem))
-    }
-
-    fn optional_json<T: DeserializeOwned>(&self, column: &'static str) -> Result<Option<T>, Error> {
-        let text: Option<String> = self.get(column)?;
-        text.map(|text| serde_json::from_str(&text).map_err(|problem| self.wrong(column, &problem))).transpose()
-    }
-
-    fn time(&self, column: &'static str) -> Result<Timestamp, Error> {
-        Timestamp::from_microsecond(self.get(column)?).map_err(|problem| self.wrong(column, &problem))
-    }
-
-    fn optional_time(&self, column: &'static str) -> Result<Option<Timestamp>, Error> {
-        let micros: Option<i64> = self.get(column)?;
-        micros.map(|micros| Timestamp::from_microsecond(micros).map_err(|p| self.wrong(column, &p))).transpose()
-    }
-
-    fn flag(&self, column: &'static str) -> Result<bool, Error> {
-        Ok(self.get::<i64>(column)? != 0)
-    }
-}
-
 pub(super) fn server(row: &SqliteRow) -> Result<Server, Error> {
-    let columns = Columns { table: "servers", row };
+    let columns = Columns::new("servers", row);
     Ok(Server {
         serial: columns.word("serial")?,
         spec: columns.json("spec")?,
@@ -78,7 +24,7 @@ pub(super) fn server(row: &SqliteRow) -> Result<Server, Error> {
 }
 
 pub(super) fn job(row: &SqliteRow) -> Result<Job, Error> {
-    let columns = Columns { table: "jobs", row };
+    let columns = Columns::new("jobs", row);
     let failed_step: Option<String> = columns.get("failed_step")?;
     let failure = match failed_step {
         Some(step) => Some(Failure { step, code: columns.get("failed_code")?, detail: columns.get("failed_detail")? }),
@@ -118,7 +64,7 @@ pub(super) fn job(row: &SqliteRow) -> Result<Job, Error> {
 }
 
 pub(super) fn pull_registry(row: &SqliteRow) -> Result<PullRegistry, Error> {
-    let columns = Columns { table: "pull_registries", row };
+    let columns = Columns::new("pull_registries", row);
     let username: Option<String> = columns.get("username")?;
     let account = match username {
         Some(username) => Some(Account { username, sealed_password: columns.get("sealed_password")? }),
@@ -134,7 +80,7 @@ pub(super) fn pull_registry(row: &SqliteRow) -> Result<PullRegistry, Error> {
 }
 
 pub(super) fn event(row: &SqliteRow) -> Result<Event, Error> {
-    let columns = Columns { table: "job_events", row };
+    let columns = Columns::new("job_events", row);
     Ok(Event {
         id: columns.get("seq")?,
         time: columns.time("time")?,

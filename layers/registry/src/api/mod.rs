@@ -137,9 +137,3 @@ fn storage(error: &StorageError) -> Problem {
     Problem::new(ErrorKind::Failed, errors::REGISTRY_STORAGE, "the storage of the registry failed")
         .hint("the log of the server says more under the request id")
 }
-
-impl From<crate::store::Error> for Problem {
-    fn from(error: crate::store::Error) -> Self {
-        Problem::internal(&error)
-    }
-}
