@@ -282,7 +282,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "machine-hosts",
-        tier: Tier::Quick,
+        tier: Tier::All,
         network: Network::Own,
         needs: machine::hosts::NEEDS,
         run: machine::hosts::by_hand,

@@ -29,11 +29,12 @@ pub(crate) fn applies_changes_and_goes_back(work: &Path) -> Result<()> {
     ensure!(again["outcome"] == "unchanged" && web.invocation("web.service")? == running, "applied twice: {again}");
 
     changed(&mut fleet, &web)?;
-    drifted(&fleet, &web, &first)?;
     fleet.ok(&["rollback", "web"])?;
     stays(&web, "1")?;
     web.reboot()?;
     runs(&web, "1")?;
+    fleet.ok(&["apply", "web"])?;
+    drifted(&fleet, &web, &first)?;
     let history: Value = fleet.ok(&["history", "web", "--json"])?.json()?;
     ensure!(history.as_array().is_some_and(|all| all.len() >= 4), "{history}");
     Ok(())

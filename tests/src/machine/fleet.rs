@@ -1,6 +1,7 @@
 //! A rack with a flake, an inventory of its hosts, and the real `cairn machine`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -104,7 +105,10 @@ impl Fleet {
     fn write(&self) -> Result<()> {
         let items: Vec<&Value> = [&self.machines, &self.configurations, &self.secrets].into_iter().flatten().collect();
         let text = serde_json::to_string_pretty(&json!({"apiVersion": "v1", "kind": "List", "items": items}))?;
-        fs::write(self.inventory(), text).context("write the inventory")
+        let path = self.inventory();
+        fs::write(&path, text).context("write the inventory")?;
+        // Cairn does not take secrets that others can read.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).context("protect the inventory")
     }
 
     /// `cairn machine …` with this inventory and a state directory of its own.

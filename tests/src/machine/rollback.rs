@@ -31,7 +31,7 @@ pub(crate) fn the_host_goes_back(work: &Path) -> Result<()> {
     fleet.ended(&["apply", "web"])?.expect(1, &["machine_rolled_back", "page"])?;
     back(&web)?;
 
-    fleet.set_configuration("web", &json!({"healthChecks": null, "confirmTimeout": "15s"}))?;
+    fleet.set_configuration("web", &json!({"healthChecks": null, "confirmTimeout": "10s"}))?;
     fleet.flake.set(system("web", "4").unit(Unit::cutting_network("cut")))?;
     fleet.ended(&["apply", "web"])?.expect(1, &["machine_rolled_back"])?;
     ensure!(web.is_linked()?, "it is still cut off");

@@ -30,18 +30,18 @@ pub(crate) fn are_kept_to(work: &Path) -> Result<()> {
     let key = web.change_host_key()?;
     fleet.ended(&["apply", "web"])?.expect(5, &["machine_host_key"])?;
 
-    web.add_user("operator", "correct horse", true)?;
+    web.add_user("maintainer", "correct horse", true)?;
     fleet.add_secret("password", &json!({"password": "correct horse"}))?;
     fleet.set_machine(
         "web",
         &json!({
-            "hostKeys": [key], "sshUser": "operator",
+            "hostKeys": [key], "sshUser": "maintainer",
             "sshKeySecretRef": null, "sshPasswordSecretRef": {"name": "password"},
         }),
     )?;
     fleet.ok(&["apply", "web"])?;
     stays(&web, "1")?;
-    web.set_password("operator", "another horse")?;
+    web.set_password("maintainer", "another horse")?;
     fleet.ended(&["probe", "web"])?.expect(5, &["machine_login"])?;
 
     fleet.ended(&["probe", "deep"])?.expect(6, &["machine_unreachable"])?;
