@@ -13,6 +13,7 @@ use vm::settings::{METALD, PREFIX, VmSettings};
 use web::{ListenAddress, Problem};
 
 use crate::arguments::{Called, Place, Role, Serve};
+use crate::serve::traces;
 use crate::settings_table::KEYS;
 
 /// The tables of all roles: a settings file serves them all.
@@ -40,6 +41,7 @@ fn as_metald(environment: &BTreeMap<String, String>) -> Result<Resolved, Setting
     let resolved = presets().known_variables(PREFIX, &own)?.environment(&own)?.resolve();
     let data_dir = PathBuf::from(resolved.require("vm_data_dir")?);
     let settings = VmSettings::resolve(&resolved, &data_dir)?;
+    traces::settings(Called::Metald, Role::Vm, &resolved)?;
     let text = |path: &Path| path.display().to_string();
     let mut resolver = presets()
         .preset("data_dir", &text(&data_dir))
@@ -133,6 +135,9 @@ fn check(resolved: &Resolved) -> Result<(), Problem> {
     MetalSettings::resolve(resolved, &data_dir).map_err(|error| problem(&error))?;
     RegistrySettings::resolve(resolved, &data_dir).map_err(|error| problem(&error))?;
     VmSettings::resolve(resolved, &data_dir).map_err(|error| problem(&error))?;
+    for role in [Role::Metal, Role::Vm] {
+        traces::settings(Called::Cairn, role, resolved).map_err(|error| problem(&error))?;
+    }
     known_variables().map_err(|error| problem(&error))?;
     resolved.parse::<ListenAddress>("listen").map_err(|error| problem(&error))?;
     Ok(())
@@ -194,6 +199,7 @@ mod tests {
         }
         let error = metald(&[("UNKEY_METALD_PROT", "9")]).unwrap_err();
         assert_eq!(error.hint().as_deref(), Some("did you mean UNKEY_METALD_PORT?"));
+        assert!(metald(&[("UNKEY_METALD_OTEL_SAMPLING_RATE", "2")]).is_err());
         assert!(metald(&[("UNKEY_METALD_TLS_MODE", "spiffe")]).is_err(), "never without TLS once it was asked for");
     }
 

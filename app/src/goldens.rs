@@ -56,6 +56,7 @@ fn the_metrics() {
     registry::metrics::RegistryMetrics::register(&mut registry);
     vm::metrics::VmMetrics::register(&mut registry, false, &vm::api::table::names());
     web::HttpMetrics::register(&mut registry);
+    observe::traces::SpanCounters::register(&mut registry);
     registry.process();
     let directory = std::path::PathBuf::from("/");
     registry.disks(vec![observe::metrics::Disk { path: "/var/lib/shoal/tasks".to_owned(), directory }]);

@@ -16,6 +16,16 @@ pub const KEYS: &[Key] = &[
     Key::new("rate_limit_rpm", &["RATE_LIMIT_RPM"], Some("10"), "Changing requests a minute and client"),
     Key::new("rate_limit_burst", &["RATE_LIMIT_BURST"], Some("5"), "Of these, at once"),
     Key::new("trusted_proxies", &["TRUSTED_PROXIES"], Some(""), "Networks whose X-Forwarded-For is believed"),
+    Key::new("otel_enabled", &["OTEL_ENABLED"], Some("false"), "Send traces to a collector by OTLP over HTTP"),
+    Key::new("otel_endpoint", &["OTEL_ENDPOINT"], Some("localhost:4318"), "The collector: HOST:PORT or a URL"),
+    Key::new("otel_sampling_rate", &["OTEL_SAMPLING_RATE"], Some("1.0"), "Share of traces that are recorded, 0 to 1"),
+    Key::new("otel_service_name", &["OTEL_SERVICE_NAME"], Some("cairn"), "service.name of traces"),
+    Key::new(
+        "otel_service_version",
+        &["OTEL_SERVICE_VERSION"],
+        None,
+        "service.version of traces (default: that of the program)",
+    ),
     Key::new("log_level", &["LOG_LEVEL"], Some("info"), "debug, info, warn or error"),
     Key::new("log_format", &["LOG_FORMAT"], Some("json"), "json or text"),
 ];

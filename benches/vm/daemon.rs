@@ -106,7 +106,7 @@ pub fn serve(directory: &Path) -> anyhow::Result<()> {
     let mut files = getrlimit(Resource::Nofile);
     files.current = files.maximum;
     setrlimit(Resource::Nofile, files)?;
-    logging::init(LogFormat::Json, "info", std::io::stderr)?;
+    logging::init(LogFormat::Json, "info", std::io::stderr, None)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(run(directory))
 }

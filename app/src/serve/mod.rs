@@ -3,14 +3,17 @@
 mod door;
 mod microvms;
 mod parts;
+pub(crate) mod traces;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cairn_core::{ErrorKind, chain};
 use metal::settings::MetalSettings;
 use observe::logging::{self, LogFormat};
 use observe::metrics::Registry;
+use observe::traces::{SpanCounters, Traces};
 use registry::settings::RegistrySettings;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use settings::Resolved;
@@ -26,6 +29,9 @@ use self::parts::{Parts, Wanted};
 use crate::arguments::{Called, Role, Serve};
 use crate::config;
 
+/// How long a stop waits for a collector of traces at most.
+const LAST_TRACES: Duration = Duration::from_secs(3);
+
 /// Codes of a daemon that does not start; each has a page in docs/errors/.
 #[cfg(test)]
 pub const CODES: &[&str] =
@@ -37,10 +43,12 @@ pub async fn serve(options: &Serve) -> Result<(), Problem> {
     let data_dir = config::data_dir_of(options.role, &resolved)?;
     let wanted = wanted(options.role, &resolved, &data_dir)?;
     let format: LogFormat = resolved.parse("log_format").map_err(|error| config::problem(&error))?;
-    logging::init(format, resolved.require("log_level").map_err(|error| config::problem(&error))?, std::io::stderr)
+    let level = resolved.require("log_level").map_err(|error| config::problem(&error))?;
+    let mut metrics = Registry::new();
+    let traces = begin_traces(options, &resolved, &mut metrics)?;
+    logging::init(format, level, std::io::stderr, traces.as_ref())
         .map_err(|error| settings_problem(error.to_string()))?;
     let address: ListenAddress = resolved.parse("listen").map_err(|error| config::problem(&error))?;
-    let mut metrics = Registry::new();
     let door = Door::open(options.role, &resolved, &address, &mut metrics)?;
     let listener = web::bind(&address).await.map_err(|error| {
         // The usual reason for a port in use is a controller on the same data: then its holder is named.
@@ -81,8 +89,19 @@ pub async fn serve(options: &Serve) -> Result<(), Problem> {
     let server = tokio::spawn(web::serve(listener, app, options));
     let result = supervise(workers, server, signals, &shutdown).await;
     parts.close().await;
+    if let Some(traces) = traces {
+        traces.stop(LAST_TRACES).await;
+    }
     tracing::info!("stopped");
     result
+}
+
+/// Spans go to a collector where that is wanted. Nothing is sent before there is one.
+fn begin_traces(options: &Serve, resolved: &Resolved, metrics: &mut Registry) -> Result<Option<Traces>, Problem> {
+    let counters = SpanCounters::register(metrics);
+    let settings = traces::settings(options.called, options.role, resolved).map_err(|error| config::problem(&error))?;
+    let start = |settings| Traces::start(&settings, counters).map_err(|error| Problem::internal(&error));
+    settings.map(start).transpose()
 }
 
 /// Every connection, upload and open blob takes a descriptor, and the usual limit of 1,024 is for programs that use

@@ -13,9 +13,11 @@ use std::sync::Arc;
 use cairn_core::{Clock, SystemClock};
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
+use crate::traces::Traces;
 use lines::Lines;
 
 /// How a line is written.
@@ -54,14 +56,15 @@ pub enum LoggingError {
     AlreadySet { source: tracing::subscriber::SetGlobalDefaultError },
 }
 
-/// Sends the events of the whole process to `writer`, and a panic as one error event with the spans it happened in.
+/// Sends the events of the whole process to `writer`, a panic as one error event with the spans it happened in, and
+/// spans to `traces`, whatever the level of the log is.
 ///
 /// `level` is `error`, `warn`, `info`, `debug`, `trace` or a list such as `info,metal=debug`.
-pub fn init<W>(format: LogFormat, level: &str, writer: W) -> Result<(), LoggingError>
+pub fn init<W>(format: LogFormat, level: &str, writer: W, traces: Option<&Traces>) -> Result<(), LoggingError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let subscriber = subscriber(format, level, writer, Arc::new(SystemClock))?;
+    let subscriber = subscriber(format, level, writer, Arc::new(SystemClock), traces)?;
     tracing::subscriber::set_global_default(subscriber).map_err(|source| LoggingError::AlreadySet { source })?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
@@ -73,13 +76,15 @@ pub fn subscriber<W>(
     level: &str,
     writer: W,
     clock: Arc<dyn Clock>,
+    traces: Option<&Traces>,
 ) -> Result<impl Subscriber + Send + Sync + 'static, LoggingError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let filter =
         EnvFilter::try_new(checked(level)).map_err(|source| LoggingError::Level { level: level.to_owned(), source })?;
-    Ok(tracing_subscriber::registry().with(filter).with(Lines::new(format, writer, clock)))
+    let lines = Lines::new(format, writer, clock).with_filter(filter);
+    Ok(tracing_subscriber::registry().with(traces.map(Traces::layer)).with(lines))
 }
 
 /// A word alone that is no level would be taken for the name of a module, and everything else would fall silent: it is made
@@ -103,9 +108,9 @@ mod tests {
 
     #[test]
     fn a_wrong_level_or_format_is_named() {
-        assert!(subscriber(LogFormat::Json, "inof", std::io::sink, Arc::new(SystemClock)).is_err());
-        assert!(subscriber(LogFormat::Json, "info,metal=debug", std::io::sink, Arc::new(SystemClock)).is_ok());
-        let error = subscriber(LogFormat::Json, "info,=x=", std::io::sink, Arc::new(SystemClock)).err().unwrap();
+        assert!(subscriber(LogFormat::Json, "inof", std::io::sink, Arc::new(SystemClock), None).is_err());
+        assert!(subscriber(LogFormat::Json, "info,metal=debug", std::io::sink, Arc::new(SystemClock), None).is_ok());
+        let error = subscriber(LogFormat::Json, "info,=x=", std::io::sink, Arc::new(SystemClock), None).err().unwrap();
         assert!(error.to_string().starts_with("\"info,=x=\" is not a log level"), "{error}");
         assert_eq!(
             "xml".parse::<LogFormat>().unwrap_err().to_string(),

@@ -11,7 +11,8 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use cairn_core::ErrorKind;
 use futures::FutureExt;
-use tracing::Instrument;
+use observe::traces::{self, Cause};
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use crate::http_metrics::UNMATCHED;
@@ -27,6 +28,19 @@ pub struct FrameOptions {
     /// Proxies that are believed about the client's address.
     pub proxies: TrustedProxies,
 }
+
+/// Methods that stand in the name of a span.
+const KNOWN_METHODS: [&Method; 9] = [
+    &Method::GET,
+    &Method::HEAD,
+    &Method::POST,
+    &Method::PUT,
+    &Method::PATCH,
+    &Method::DELETE,
+    &Method::OPTIONS,
+    &Method::CONNECT,
+    &Method::TRACE,
+];
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -59,7 +73,7 @@ async fn around(State(options): State<Arc<FrameOptions>>, mut request: Request, 
     let client = ClientIp(options.proxies.client(peer.0, request.headers()));
     request.extensions_mut().insert(client);
 
-    let span = tracing::info_span!("request", request_id, client = %client.0);
+    let span = span(&request_id, client, &method, &route, request.headers());
     let run = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone());
     let handled = observe::tasks::named(format!("request {request_id}: {method} {route}"), run).await;
     // The panic hook has logged the panic with the spans it happened in.
@@ -71,11 +85,31 @@ async fn around(State(options): State<Arc<FrameOptions>>, mut request: Request, 
     add_headers(response.headers_mut(), &request_id, options.tls);
 
     let code = response.status().as_u16();
+    traces::put(&span, "http.response.status_code", i64::from(code));
+    if code >= 500 {
+        traces::failed(&span, response.status().as_str());
+    }
     let duration = started.elapsed();
     options.metrics.record(&route, code, duration);
     let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     span.in_scope(|| log(&method, &route, code, duration_ms));
     response
+}
+
+/// The span around a request, for lines of the log and for a collector of traces (semantic conventions, "HTTP"). Its name
+/// is of the few that there are, never of what a client has made up.
+fn span(request_id: &str, client: ClientIp, method: &Method, route: &str, headers: &HeaderMap) -> Span {
+    let known = KNOWN_METHODS.contains(&method);
+    let verb = if known { method.as_str() } else { "HTTP" };
+    let route = Some(route).filter(|route| *route != UNMATCHED);
+    let name = route.map_or(verb.to_owned(), |route| format!("{verb} {route}"));
+    let span = tracing::info_span!("request", otel.name = name, otel.kind = "server", request_id, client = %client.0);
+    Cause::of_request(|name| headers.get(name)?.to_str().ok()).lead(&span);
+    traces::put(&span, "http.request.method", if known { verb.to_owned() } else { "_OTHER".to_owned() });
+    if let Some(route) = route {
+        traces::put(&span, "http.route", route.to_owned());
+    }
+    span
 }
 
 /// Probes and scrapes come every few seconds and say nothing as long as they are answered. The query is never

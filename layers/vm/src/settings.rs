@@ -195,7 +195,6 @@ fn tls(resolved: &Resolved) -> Result<Option<TlsSettings>, SettingsError> {
 /// What does nothing is checked all the same, so that a wrong value does not wait for the version that uses it.
 fn check_unused(resolved: &Resolved) -> Result<(), SettingsError> {
     for name in [
-        "vm_otel_enabled",
         "vm_billing_enabled",
         "vm_billing_mock_mode",
         "vm_assetmanager_enabled",
@@ -208,10 +207,6 @@ fn check_unused(resolved: &Resolved) -> Result<(), SettingsError> {
         }
     }
     resolved.parse_optional::<u32>("vm_network_max_vms_per_bridge")?;
-    let rate: f64 = resolved.parse("vm_otel_sampling_rate")?;
-    if !(0.0..=1.0).contains(&rate) {
-        return Err(resolved.wrong("vm_otel_sampling_rate", "0 to 1 was expected"));
-    }
     Ok(())
 }
 
@@ -292,7 +287,6 @@ mod tests {
             (Some("debug"), "br0")
         );
         insta::assert_snapshot!(settings.warnings.join("\n"), @r"
-        environment UNKEY_METALD_OTEL_SAMPLING_RATE: no effect in this version: traces are not sent
         environment UNKEY_METALD_BILLING_ENDPOINT: no effect in this version: nothing is sent to a billing service
         environment UNKEY_METALD_ASSETMANAGER_ENDPOINT: no effect in this version: assets are kept by this daemon
         ");
@@ -301,7 +295,7 @@ mod tests {
     #[test]
     fn what_does_nothing_is_told_unless_it_is_off() {
         let warned = |name, value| !resolve(&[(name, value)]).unwrap().warnings.is_empty();
-        assert!(warned("OTEL_ENABLED", "true") && !warned("OTEL_ENABLED", "false"));
+        assert!(!warned("OTEL_ENABLED", "true") && !warned("OTEL_SAMPLING_RATE", "0.1"));
         assert!(warned("BILLING_ENABLED", "true") && !warned("BILLING_ENABLED", "false"));
         assert!(warned("NETWORK_HOST_PROTECTION", "false") && warned("SOCKET_DIR", "/x"));
         assert!(warned("TLS_CERT_CACHE_TTL", "5s") && warned("SPIFFE_SOCKET", "/run/x"));
@@ -336,8 +330,6 @@ mod tests {
             ("NETWORK_PORT_RANGE", "80-90"),
             ("NETWORK_POOL", "-1"),
             ("DEFAULT_KERNEL", "/boot/vmlinuz"),
-            ("OTEL_ENABLED", "perhaps"),
-            ("OTEL_SAMPLING_RATE", "2"),
             ("BILLING_ENABLED", "maybe"),
             ("NETWORK_HOST_PROTECTION", "sometimes"),
             ("NETWORK_MAX_VMS_PER_BRIDGE", "some"),

@@ -8,6 +8,9 @@ use tracing::field::{Field, Visit};
 
 use crate::redaction::{REDACTED, is_secret_field, redact_text};
 
+/// Fields that name a span for a collector of traces; in a line they would say again what stands there.
+const FOR_TRACES: &str = "otel.";
+
 /// Fields in the order they were given; a later value of a name replaces the earlier one.
 #[derive(Debug, Default)]
 pub(super) struct Fields(pub(super) Vec<(&'static str, Value)>);
@@ -15,6 +18,9 @@ pub(super) struct Fields(pub(super) Vec<(&'static str, Value)>);
 impl Fields {
     fn put(&mut self, field: &Field, value: Value) {
         let name = field.name();
+        if name.starts_with(FOR_TRACES) {
+            return;
+        }
         let value = if is_secret_field(name) { Value::from(REDACTED) } else { value };
         match self.0.iter_mut().find(|(known, _)| *known == name) {
             Some((_, old)) => *old = value,

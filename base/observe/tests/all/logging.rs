@@ -32,7 +32,7 @@ fn lines_of(format: LogFormat, level: &str, work: impl FnOnce()) -> String {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let captured = Captured::default();
     let clock = FixedClock::at("2025-11-05T12:00:00.25Z".parse().unwrap());
-    let subscriber = subscriber(format, level, captured.clone(), Arc::new(clock)).unwrap();
+    let subscriber = subscriber(format, level, captured.clone(), Arc::new(clock), None).unwrap();
     tracing::subscriber::with_default(subscriber, work);
     let bytes = captured.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()

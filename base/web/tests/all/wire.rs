@@ -44,7 +44,7 @@ pub(crate) struct Served {
 }
 
 pub(crate) async fn serve(app: Router, change: impl FnOnce(&mut ServeOptions)) -> Served {
-    LOGGING.call_once(|| logging::init(LogFormat::Json, "info", || Log).unwrap());
+    LOGGING.call_once(|| logging::init(LogFormat::Json, "info", || Log, None).unwrap());
     let listener = web::bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();

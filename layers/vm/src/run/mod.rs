@@ -1,6 +1,7 @@
 //! The layer's daemon: one owner task for each VM. `owner` decides and writes down, `steps` does.
 
 mod owner;
+mod spans;
 pub(crate) mod steps;
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use cairn_core::Clock;
+use observe::traces::Cause;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -83,6 +85,8 @@ impl Hypervisors {
 pub(crate) struct Command {
     pub(crate) kind: Kind,
     pub(crate) options: Options,
+    /// What it is asked for.
+    pub(crate) cause: Cause,
     pub(crate) reply: oneshot::Sender<Result<Arc<Vm>, Refusal>>,
 }
 
@@ -144,16 +148,23 @@ pub(crate) struct Enlisted {
     vm: watch::Sender<Arc<Vm>>,
     commands: mpsc::Receiver<Command>,
     reply: Option<oneshot::Sender<Result<Arc<Vm>, Refusal>>>,
+    cause: Cause,
 }
 
 impl Vms {
-    /// From now on it is known. `reply` is told how the operation ended that its row holds.
-    pub(crate) fn enlist(&self, vm: Vm, reply: Option<oneshot::Sender<Result<Arc<Vm>, Refusal>>>) -> Enlisted {
+    /// From now on it is known. `reply` is told how the operation ended that its row holds, and `cause` is what that is done
+    /// for.
+    pub(crate) fn enlist(
+        &self,
+        vm: Vm,
+        reply: Option<oneshot::Sender<Result<Arc<Vm>, Refusal>>>,
+        cause: Cause,
+    ) -> Enlisted {
         let (commands, received) = mpsc::channel(WAITING);
         let id = vm.id.clone();
         let (told, watched) = watch::channel(Arc::new(vm));
         self.insert(id, Handle { vm: watched, commands });
-        Enlisted { vm: told, commands: received, reply }
+        Enlisted { vm: told, commands: received, reply, cause }
     }
 }
 

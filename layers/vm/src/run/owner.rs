@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use cairn_core::chain;
 use jiff::SignedDuration;
+use observe::traces::{self, Cause};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
-use super::{Command, Context, Enlisted, Happening, Refusal, steps};
+use super::{Command, Context, Enlisted, Happening, Refusal, spans, steps};
 use crate::errors;
 use crate::model::{Failure, Operation, Options, Phase, State, Vm};
 use crate::plan::{self, Answer, Kind, Step, Turn};
@@ -35,6 +37,10 @@ pub(super) struct Owner {
     waiting: Vec<Reply>,
     shutdown: CancellationToken,
     run: steps::Run,
+    /// What the next operation is done for.
+    cause: Cause,
+    /// Of the operation under way.
+    span: Option<Span>,
     /// Takes the VM from the list of all.
     strike: Box<dyn Fn() + Send + Sync>,
 }
@@ -58,6 +64,7 @@ struct Begin<'a> {
     /// The restart policy asks for it, and no user.
     by_policy: bool,
     why: &'a str,
+    cause: Cause,
 }
 
 /// What came of a try of a step.
@@ -65,7 +72,7 @@ enum Tried {
     /// It is over.
     Over(Result<Option<Failure>, StepError>),
     /// Somebody does not want to wait for the guest: this is done instead.
-    Hastened(Operation, Reply),
+    Hastened(Operation, Cause, Reply),
 }
 
 /// What happened to a VM at rest, or running by itself.
@@ -84,7 +91,7 @@ impl Owner {
         shutdown: CancellationToken,
         strike: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
-        let Enlisted { vm, commands, reply } = enlisted;
+        let Enlisted { vm, commands, reply, cause } = enlisted;
         Self {
             context,
             vm,
@@ -92,6 +99,8 @@ impl Owner {
             waiting: reply.into_iter().collect(),
             shutdown,
             run: steps::Run::default(),
+            cause,
+            span: None,
             strike,
         }
     }
@@ -206,10 +215,9 @@ impl Owner {
             Answer::Already => drop(command.reply.send(Ok(vm))),
             Answer::WrongState => drop(command.reply.send(Err(Refusal::WrongState(vm)))),
             Answer::Begin => {
-                let (kind, options) = (command.kind, command.options);
-                let begun =
-                    self.begin(Begin { kind, options, failure: None, by_policy: false, why: "asked for" }).await;
-                match begun {
+                let Command { kind, options, cause, .. } = command;
+                let begin = Begin { kind, options, failure: None, by_policy: false, why: "asked for", cause };
+                match self.begin(begin).await {
                     Ok(()) => self.waiting.push(command.reply),
                     Err(error) => drop(command.reply.send(Err(Refusal::Database(chain(&error))))),
                 }
@@ -220,7 +228,7 @@ impl Owner {
     /// Begins what nobody asked for; the database has to take it.
     async fn internally(&mut self, kind: Kind, failure: Option<Failure>, why: &str) {
         let by_policy = kind == Kind::Boot;
-        let begin = Begin { kind, options: Options::default(), failure, by_policy, why };
+        let begin = Begin { kind, options: Options::default(), failure, by_policy, why, cause: Cause::default() };
         while let Err(error) = self.begin(begin.clone()).await {
             self.refused(&error).await;
             if self.shutdown.is_cancelled() {
@@ -230,7 +238,7 @@ impl Owner {
     }
 
     async fn begin(&mut self, begin: Begin<'_>) -> Result<(), store::Error> {
-        let Begin { kind, options, failure, by_policy, why } = begin;
+        let Begin { kind, options, failure, by_policy, why, cause } = begin;
         let now = self.context.clock.now();
         let event_kind = if by_policy { "restart" } else { "operation" };
         let event = NewEvent { time: now, kind: event_kind, message: format!("{}: {why}", kind.as_str()) };
@@ -251,6 +259,7 @@ impl Owner {
         }
         next.unattended = kind == Kind::Ended || by_policy;
         self.try_write(next, Some(&event)).await?;
+        self.span = Some(spans::operation(&vm.id, kind, &cause));
         (self.context.observe)(&Happening::Begun { kind });
         Ok(())
     }
@@ -271,11 +280,14 @@ impl Owner {
 
     async fn step(&mut self, vm: &Arc<Vm>, operation: &Operation, step: Step) -> Option<End> {
         let mut pause = PAUSES.0;
+        let cause = std::mem::take(&mut self.cause);
+        let under_way = self.span.get_or_insert_with(|| spans::operation(&vm.id, operation.kind, &cause)).clone();
         loop {
+            let span = spans::step(&under_way, operation, step);
             let tried = {
                 let context = Arc::clone(&self.context);
                 let shutdown = self.shutdown.clone();
-                let work = steps::perform(&context, vm, operation, step, &mut self.run);
+                let work = steps::perform(&context, vm, operation, step, &mut self.run).instrument(span.clone());
                 tokio::pin!(work);
                 loop {
                     tokio::select! {
@@ -285,7 +297,7 @@ impl Owner {
                         Some(command) = self.commands.recv() => {
                             // Force is an answer to a guest that takes its time.
                             if let Some(next) = plan::hastened(operation, command.kind, command.options) {
-                                break Tried::Hastened(next, command.reply);
+                                break Tried::Hastened(next, command.cause, command.reply);
                             }
                             drop(command.reply.send(Err(Refusal::Busy(Arc::clone(&self.vm.borrow())))));
                         }
@@ -297,15 +309,19 @@ impl Owner {
                     self.advance(plan::done(operation, failure)).await;
                     return None;
                 }
-                Tried::Hastened(next, reply) => {
-                    self.hasten(operation.kind, next, reply).await;
+                Tried::Hastened(next, cause, reply) => {
+                    self.hasten(operation, next, &cause, reply).await;
                     return None;
                 }
                 Tried::Over(Err(error)) => error,
             };
+            traces::failed(&span, error.code);
             (self.context.observe)(&Happening::Refused { step, backend: vm.backend, code: error.code });
-            tracing::warn!(vm_id = %vm.id, step = step.as_str(), operation = operation.kind.as_str(), code = error.code,
-                reason = error.reason, "{}", told(step));
+            span.in_scope(|| {
+                tracing::warn!(vm_id = %vm.id, step = step.as_str(), operation = operation.kind.as_str(),
+                    code = error.code, reason = error.reason, "{}", told(step));
+            });
+            drop(span);
             if operation.phase == Phase::Forward && plan::can_fail(operation.kind, step) {
                 let tail = steps::console_tail(&self.context, vm).await;
                 let failure = Failure { console_tail: tail, ..Failure::plain(error.code, error.reason) };
@@ -339,8 +355,8 @@ impl Owner {
     }
 
     /// Goes on without waiting for the guest, perhaps with another operation.
-    async fn hasten(&mut self, before: Kind, next: Operation, reply: Reply) {
-        if before == next.kind {
+    async fn hasten(&mut self, before: &Operation, next: Operation, cause: &Cause, reply: Reply) {
+        if before.kind == next.kind {
             self.waiting.push(reply);
             return self.advance(next).await;
         }
@@ -351,6 +367,10 @@ impl Owner {
             vm.operation = Some(next.clone());
         })
         .await;
+        let (vm, replaced) = (self.vm(), Failure::plain(errors::VM_BUSY, reason));
+        if let Some(span) = self.span.replace(spans::operation(&vm.id, next.kind, cause)) {
+            spans::over(&span, None, Some(&replaced));
+        }
         (self.context.observe)(&Happening::Begun { kind: next.kind });
         for reply in self.waiting.drain(..) {
             let _ = reply.send(Err(Refusal::Busy(Arc::clone(&self.vm.borrow()))));
@@ -399,14 +419,18 @@ impl Owner {
         }
         let took = Duration::try_from(now.duration_since(operation.begun_at)).unwrap_or_default();
         let given_up = (operation.phase == Phase::Back).then_some(failed).flatten();
+        let why = given_up.as_ref().or(failure.as_ref());
         let over = Happening::Over {
             kind: operation.kind,
             backend: vm.backend,
-            failure: given_up.as_ref().or(failure.as_ref()),
+            failure: why,
             took,
             forced: operation.options.force,
         };
         (self.context.observe)(&over);
+        if let Some(span) = self.span.take() {
+            spans::over(&span, Some(state), why);
+        }
         tracing::info!(vm_id = %vm.id, operation = operation.kind.as_str(), state = %state, reason = message, "vm settled");
         let vm = self.vm();
         for reply in self.waiting.drain(..) {
@@ -444,6 +468,9 @@ impl Owner {
             took: took.and_then(|took| Duration::try_from(took).ok()).unwrap_or_default(),
             forced: operation.is_some_and(|operation| operation.options.force),
         });
+        if let Some(span) = self.span.take() {
+            spans::over(&span, None, failure.as_ref());
+        }
         tracing::info!(vm_id = %vm.id, reason = failure.as_ref().map(|failure| failure.reason.as_str()), "vm gone");
         for reply in self.waiting.drain(..) {
             let answer = failure.clone().map_or_else(|| Ok(Arc::clone(&vm)), |failure| Err(Refusal::Failed(failure)));

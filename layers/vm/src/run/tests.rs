@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_core::SystemClock;
+use observe::traces::Cause;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -374,8 +375,8 @@ async fn an_id_that_is_used_again_is_not_struck_with_the_vm_before() {
     let daemon = world.start().await;
     let vm = within(daemon.service.create(&operator(), wish("a", &json!({})))).await.unwrap();
     let vms = super::Vms::default();
-    let before = vms.enlist((*vm).clone(), None).vm.subscribe();
-    let after = vms.enlist((*vm).clone(), None);
+    let before = vms.enlist((*vm).clone(), None, Cause::default()).vm.subscribe();
+    let after = vms.enlist((*vm).clone(), None, Cause::default());
     vms.remove(&vm.id, &before);
     assert_eq!(vms.all().len(), 1);
     vms.remove(&vm.id, &after.vm.subscribe());

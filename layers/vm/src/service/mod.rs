@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cairn_core::Clock;
 use futures::Stream;
+use observe::traces::Cause;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -155,7 +156,7 @@ impl Service {
         let vms: Arc<Vms> = Arc::default();
         for vm in context.store.all().await? {
             // The receiver is ours, and there.
-            let _ = newborn.send(vms.enlist(vm, None));
+            let _ = newborn.send(vms.enlist(vm, None, Cause::default()));
         }
         Ok(Arc::new(Self {
             context: Arc::new(context),
@@ -215,6 +216,7 @@ impl Service {
     async fn admit(&self, candidate: Candidate) -> Result<Admitted, Error> {
         let (context, vms) = (Arc::clone(&self.context), Arc::clone(&self.vms));
         let (newborn, admitting) = (self.newborn.clone(), Arc::clone(&self.admitting));
+        let cause = Cause::here();
         let admitted = tokio::spawn(async move {
             let _turn = admitting.read().await;
             let vm = match context.store.admit(candidate).await? {
@@ -224,7 +226,7 @@ impl Service {
             (context.observe)(&Happening::Begun { kind: Kind::Create });
             let (reply, answer) = oneshot::channel();
             // The row is there: should nobody take it now, the next start does.
-            newborn.send(vms.enlist(vm, Some(reply))).map_err(|_| Error::Stopping)?;
+            newborn.send(vms.enlist(vm, Some(reply), cause)).map_err(|_| Error::Stopping)?;
             Ok(Admitted::Born(answer))
         });
         admitted.await.unwrap_or(Err(Error::Stopping))
@@ -302,7 +304,11 @@ impl Service {
         let handle = self.seen(caller, id)?;
         self.changeable()?;
         let (reply, answer) = oneshot::channel();
-        handle.commands.send(Command { kind, options, reply }).await.map_err(|_| self.left(id))?;
+        handle
+            .commands
+            .send(Command { kind, options, cause: Cause::here(), reply })
+            .await
+            .map_err(|_| self.left(id))?;
         answer.await.map_err(|_| self.left(id))?.map_err(|refusal| refused(kind, refusal))
     }
 

@@ -14,6 +14,8 @@ mod api_openapi;
 mod api_streams;
 mod api_wire;
 mod codes;
+#[path = "../../../../base/observe/tests/all/collector.rs"]
+mod collector;
 mod commands;
 mod deploy;
 mod deploy_alerts;
@@ -28,3 +30,4 @@ mod hypervisor_firecracker;
 mod hypervisor_probe;
 mod hypervisor_qemu;
 mod keepers;
+mod traces;
