@@ -33,8 +33,11 @@ pub(super) fn error_types(kind: Kind) -> &'static [&'static str] {
             errors::HYPERVISOR,
             errors::HYPERVISOR_ENDED,
             errors::VM_SILENT,
+            errors::VM_BUSY,
             OTHER,
         ],
+        // What somebody else's force took the place of is busy to who had asked for it.
+        Kind::Stop => &[errors::VM_KEEPER, errors::HYPERVISOR, errors::VM_BUSY, OTHER],
         _ => &[errors::VM_KEEPER, errors::HYPERVISOR, OTHER],
     }
 }

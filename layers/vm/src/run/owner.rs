@@ -371,6 +371,15 @@ impl Owner {
         if let Some(span) = self.span.replace(spans::operation(&vm.id, next.kind, cause)) {
             spans::over(&span, None, Some(&replaced));
         }
+        // Every operation that was begun is over once, also the one that never came to its end.
+        let took = self.context.clock.now().duration_since(before.begun_at);
+        (self.context.observe)(&Happening::Over {
+            kind: before.kind,
+            backend: vm.backend,
+            failure: Some(&replaced),
+            took: Duration::try_from(took).unwrap_or_default(),
+            forced: false,
+        });
         (self.context.observe)(&Happening::Begun { kind: next.kind });
         for reply in self.waiting.drain(..) {
             let _ = reply.send(Err(Refusal::Busy(Arc::clone(&self.vm.borrow()))));

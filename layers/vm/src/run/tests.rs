@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::Happening;
 use crate::adapters::fake::{FakeHost, Stop};
 use crate::assets::{Assets, Defaults};
 use crate::errors;
@@ -26,6 +27,8 @@ struct World {
     directory: tempfile::TempDir,
     host: FakeHost,
     sign_of_life: Duration,
+    /// How often each operation was begun, and how it was over.
+    told: Arc<std::sync::Mutex<Vec<String>>>,
 }
 
 /// One daemon over the world; dropped like a process that is killed.
@@ -57,7 +60,7 @@ impl World {
         for name in ["vms", "assets", "consoles"] {
             std::fs::create_dir(directory.path().join(name)).unwrap();
         }
-        Self { directory, host: FakeHost::default(), sign_of_life: Duration::ZERO }
+        Self { directory, host: FakeHost::default(), sign_of_life: Duration::ZERO, told: Arc::default() }
     }
 
     async fn start(&self) -> Daemon {
@@ -95,7 +98,18 @@ impl World {
             chosen: watch::channel(Some(Ok(Backend::Qemu))).1,
             clock,
         };
-        let service = Service::open(rows, assets, at("assets"), limits, ports, Box::new(|_| {})).await.unwrap();
+        let told = Arc::clone(&self.told);
+        let observe = Box::new(move |happening: &Happening<'_>| {
+            let word = match happening {
+                Happening::Begun { kind } => format!("{} begun", kind.as_str()),
+                Happening::Over { kind, failure, .. } => {
+                    format!("{} over: {}", kind.as_str(), failure.map_or("done", |failure| failure.code.as_str()))
+                }
+                _ => return,
+            };
+            told.lock().unwrap().push(word);
+        });
+        let service = Service::open(rows, assets, at("assets"), limits, ports, observe).await.unwrap();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(super::run(Arc::clone(&service), shutdown.clone()));
         Daemon { service, running, shutdown, store }
@@ -366,6 +380,8 @@ async fn a_reboot_that_a_guest_ignores_can_be_ended() {
     }
     assert!(matches!(within(patient).await.unwrap(), Err(Error::Busy(_))));
     assert_eq!(world.host.there(), (vec![], vec![], vec![]));
+    let told = world.told.lock().unwrap().clone();
+    assert_eq!(told[told.len() - 4..], ["reboot begun", "reboot over: vm_busy", "delete begun", "delete over: done"]);
     daemon.stop().await;
 }
 
