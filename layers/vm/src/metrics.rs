@@ -34,8 +34,20 @@ const CODES: &[u16] =
 /// Exit codes of hypervisors that have a name; any other is counted as `other`.
 const EXITS: &[i32] = &[0, 1, 148, 149, 150, 151, 152, 153, 154, 155, 156, 157];
 /// Kinds of strays (see [`crate::ports::Stray`]).
-const STRAYS: &[&str] =
-    &["namespace", "link", "route", "rule", "cgroup", "process", "jail", "directory", "disks", "mount", OTHER];
+const STRAYS: &[&str] = &[
+    "namespace",
+    "link",
+    "route",
+    "rule",
+    "cgroup",
+    "process",
+    "jail",
+    "program",
+    "directory",
+    "disks",
+    "mount",
+    OTHER,
+];
 
 /// Steps of operations.
 const STEPS: [Step; 13] = [

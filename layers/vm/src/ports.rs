@@ -209,7 +209,7 @@ pub trait Hypervisor: Send + Sync {
     /// Whether an exit means that the guest ended by itself and nothing is wrong; otherwise a sentence about it.
     fn judge(&self, exit: Exit) -> Result<(), String>;
 
-    /// Jails of VMs that are not in `known`.
+    /// Jails of VMs that are not in `known`, and copies of programs that no VM uses.
     fn strays<'a>(&'a self, known: &'a [VmId]) -> Stepped<'a, Vec<Stray>>;
 
     /// Removes a stray that this port found; nothing happens with those of others.

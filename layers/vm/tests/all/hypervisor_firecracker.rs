@@ -9,7 +9,8 @@ use testkit::guest_kernel::{End, Guest};
 use testkit::hypervisor::{Order, Pattern, Programs, fakes, order, real};
 use vm::adapters::Firecracker;
 use vm::errors::{ASSET_DAMAGED, HYPERVISOR, HYPERVISOR_MISSING, VM_JAIL};
-use vm::ports::{Exit, Hypervisor, Launch, Look};
+use vm::model::VmId;
+use vm::ports::{Exit, Hypervisor, Launch, Look, Stray};
 
 use crate::hypervisor::{self, Bed, Process};
 
@@ -173,6 +174,7 @@ async fn a_vm_stays_with_its_version_when_another_is_installed() {
     let Some(bed) = Bed::new(test, "old") else { return };
     let launch = bed.launch(&kernel(&bed, End::Repeat), "");
     let _process = hypervisor::boot(&firecracker(&bed, &programs), &launch, "tick\n").await;
+    let first = std::fs::read_dir(bed.path("jails/bin")).unwrap().next().unwrap().unwrap().path();
 
     let newer = bed.path("newer");
     script(&newer, "echo Firecracker v1.17.0");
@@ -188,12 +190,39 @@ async fn a_vm_stays_with_its_version_when_another_is_installed() {
     script(&newer, "echo Firecracker v1.18.0; true");
     upgraded.jail(&other).await.unwrap();
     assert!(bed.path("jails/firecracker-1.18.0/new").is_dir() && !bed.path("jails/firecracker-1.17.0/new").exists());
-    assert_eq!(upgraded.strays(&[]).await.unwrap().len(), 2);
-    let strays = upgraded.strays(std::slice::from_ref(&launch.vm.id)).await.unwrap();
-    assert_eq!(strays.len(), 1);
-    upgraded.remove_stray(&strays[0]).await.unwrap();
+    let names = async |known: &[VmId]| -> Vec<String> {
+        let strays = upgraded.strays(known).await.unwrap();
+        let below = bed.path("jails");
+        let name = |stray: &Stray| Path::new(&stray.name).strip_prefix(&below).unwrap().display().to_string();
+        strays.iter().map(|stray| format!("{} {}", stray.kind, name(stray))).collect()
+    };
+    let old = Path::new(&first).strip_prefix(bed.path("jails")).unwrap().display().to_string();
+    // The copy that no VM and no boot uses any more is one; that of a VM that runs and that of now are none.
+    let known = std::slice::from_ref(&launch.vm.id);
+    assert_eq!(names(known).await, ["jail firecracker-1.18.0/new", "program bin/firecracker-1.17.0"]);
+    for stray in upgraded.strays(known).await.unwrap() {
+        upgraded.remove_stray(&stray).await.unwrap();
+    }
+    assert!(names(known).await.is_empty() && !bed.path("jails/bin/firecracker-1.17.0").exists());
+    assert!(!bed.path("jails/firecracker-1.17.0").exists() && bed.path("jails/bin/firecracker-1.18.0").exists());
     upgraded.unjail(&launch.vm).await.unwrap();
+    // A new daemon, and what one left that was killed while it copied.
+    let upgraded = self::firecracker(&bed, &Programs { firecracker: newer.clone(), ..programs.clone() });
+    std::fs::write(bed.path("jails/bin/.firecracker-1.18.0.1"), "half").unwrap();
+    let strays = upgraded.strays(&[]).await.unwrap();
+    let found: Vec<_> = strays.iter().map(|stray| stray.name.clone()).collect();
+    assert_eq!(
+        found,
+        [
+            bed.path("jails/bin/.firecracker-1.18.0.1").display().to_string(),
+            bed.path("jails").join(old).display().to_string()
+        ]
+    );
+    for stray in &strays {
+        upgraded.remove_stray(stray).await.unwrap();
+    }
     assert_eq!(upgraded.strays(&[]).await.unwrap(), []);
+    assert!(bed.path("jails/bin/firecracker-1.18.0").exists());
 }
 
 #[tokio::test]

@@ -17,6 +17,12 @@ use crate::ports::{Launch, Stray};
 /// In front of the version, in the names of the pinned program and of the directory of its jails.
 const PREFIX: &str = "firecracker-";
 
+/// Where the copies of the program lie, below the jails.
+const BIN: &str = "bin";
+
+/// Kind of a stray that is such a copy.
+const PROGRAM: &str = "program";
+
 /// Memory that Firecracker itself may use, in bytes. It takes some 5 MB, and page tables of a large guest.
 const OVERHEAD: u64 = 64 << 20;
 
@@ -159,7 +165,7 @@ fn pin(inner: &Inner) -> Result<PathBuf, JailError> {
         let error = std::io::Error::other(cairn_core::chain(&problem));
         FileError::at("ask for the version of", program)(error)
     })?;
-    let directory = inner.places.jails.join("bin");
+    let directory = inner.places.jails.join(BIN);
     jails::directory(&directory, 0o755, None)?;
     let path = directory.join(format!("{PREFIX}{version}"));
     // By a rename: a jailer that copies it at this moment reads one or the other.
@@ -207,11 +213,55 @@ pub(super) fn remove(inner: &Inner, id: &VmId) -> Result<(), JailError> {
     Ok(())
 }
 
-/// Jails of nobody.
+/// Jails of nobody, and copies of programs for which there is no jail.
 pub(super) fn strays(inner: &Inner, known: &[VmId]) -> Result<Vec<Stray>, JailError> {
     let mut found = Vec::new();
     for parent in parents(inner)? {
         found.extend(jails::strays(&parent, known)?);
     }
+    let pinned = inner.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+    for name in unused(inner, pinned.as_ref())? {
+        let path = inner.places.jails.join(BIN).join(name);
+        found.push(Stray { kind: PROGRAM.to_owned(), name: path.display().to_string() });
+    }
     Ok(found)
+}
+
+/// Copies of programs that no boot uses again: not of the version that is used now, and without a jail of their version.
+/// A VM that runs has a copy of its own in its jail; the common one stays beside it all the same, for its keeper's order
+/// names it. Among them is what a daemon left that was killed while it copied.
+fn unused(inner: &Inner, pinned: Option<&Pinned>) -> Result<Vec<String>, JailError> {
+    let mut names = jails::names(&inner.places.jails.join(BIN))?;
+    names.retain(|name| name.trim_start_matches('.').starts_with(PREFIX));
+    if names.is_empty() {
+        return Ok(names);
+    }
+    let current = match pinned {
+        Some(Pinned { path, .. }) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
+        // A program that is gone or does not run keeps no copy of itself.
+        None => version(inner, &inner.programs.firecracker).ok().map(|version| format!("{PREFIX}{version}")),
+    };
+    let mut unused = Vec::new();
+    for name in names {
+        let is_used = current.as_deref() == Some(&*name) || !jails::names(&inner.places.jails.join(&name))?.is_empty();
+        if !is_used || name.starts_with('.') {
+            unused.push(name);
+        }
+    }
+    Ok(unused)
+}
+
+/// Removes a copy that [`strays`] found, if it is still one; with it, the directory of its jails.
+pub(super) fn remove_program(inner: &Inner, stray: &Stray) -> Result<(), JailError> {
+    let pinned = inner.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = inner.places.jails.join(BIN);
+    for name in unused(inner, pinned.as_ref())? {
+        let path = directory.join(&name);
+        if stray.kind == PROGRAM && stray.name == path.display().to_string() {
+            host::remove_if_present(&path)?;
+            // It is empty, or was never made.
+            let _ = std::fs::remove_dir(inner.places.jails.join(&name));
+        }
+    }
+    Ok(())
 }

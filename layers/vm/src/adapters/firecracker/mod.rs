@@ -231,7 +231,10 @@ impl Hypervisor for Firecracker {
         Box::pin(async move {
             match super::jails::stray_id(stray) {
                 Some(id) => self.remove_jail(&id).await,
-                None => Ok(()),
+                None => {
+                    let stray = stray.clone();
+                    self.blocking(move |inner| jail::remove_program(inner, &stray)).await
+                }
             }
         })
     }
