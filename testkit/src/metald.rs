@@ -141,11 +141,17 @@ impl Metald {
         self.work.join("data")
     }
 
-    /// Runs `cairn vm …` against it, as it ends.
-    pub fn try_command(&self, words: &[&str]) -> Result<Output> {
+    /// `cairn vm …` against it, to be started.
+    pub fn prepare(&self, words: &[&str]) -> Result<Command> {
         let mut command = Command::new(environment::cairn()?);
         command.arg("vm").args(words).args(["--token-file"]).arg(self.data().join("operator.token"));
         command.env("CAIRN_URL", self.url("")).stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Runs `cairn vm …` against it, as it ends.
+    pub fn try_command(&self, words: &[&str]) -> Result<Output> {
+        let mut command = self.prepare(words)?;
         command.output().with_context(|| format!("start cairn vm {}", words.join(" ")))
     }
 
