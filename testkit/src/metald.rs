@@ -92,9 +92,16 @@ impl Metald {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut daemon = Daemon::start("metald", &mut command, &self.log())?;
         let ready = self.url("/health");
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         wait::until("metald to answer", Duration::from_secs(60), LOOK, || {
             daemon.check()?;
-            Ok(http::get(&ready).ok().filter(|answer| answer.status == 200))
+            // Over TLS only who knows the certificate can ask; it waits for an answer from there on.
+            let is_up = if self.speaks_tls() {
+                TcpStream::connect(address).is_ok()
+            } else {
+                http::get(&ready).is_ok_and(|answer| answer.status == 200)
+            };
+            Ok(is_up.then_some(()))
         })?;
         self.daemon = Some(daemon);
         Ok(())
@@ -133,7 +140,12 @@ impl Metald {
 
     /// An address of its API.
     pub fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
+        let scheme = if self.speaks_tls() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}{path}", self.port)
+    }
+
+    fn speaks_tls(&self) -> bool {
+        self.environment.iter().any(|(name, value)| name == "UNKEY_METALD_TLS_MODE" && value == "file")
     }
 
     /// Its data directory.
