@@ -46,7 +46,7 @@ impl ErrorKind {
     /// HTTP status of a response that reports this kind.
     pub fn http_status(self) -> u16 {
         match self {
-            Self::Failed | Self::Partial | Self::Interrupted => 500,
+            Self::Failed | Self::Partial => 500,
             Self::Invalid => 400,
             Self::NotFound => 404,
             Self::Conflict => 409,
@@ -55,6 +55,8 @@ impl ErrorKind {
             Self::RateLimited => 429,
             Self::Unreachable => 502,
             Self::Unavailable => 503,
+            // Of no standard, but known to proxies: who asked is gone.
+            Self::Interrupted => 499,
         }
     }
 
@@ -67,6 +69,7 @@ impl ErrorKind {
             404 | 410 => Self::NotFound,
             409 | 412 => Self::Conflict,
             429 => Self::RateLimited,
+            499 => Self::Interrupted,
             400..500 => Self::Invalid,
             502 | 504 => Self::Unreachable,
             503 | 507 => Self::Unavailable,
@@ -91,6 +94,7 @@ mod tests {
             ErrorKind::RateLimited,
             ErrorKind::Unreachable,
             ErrorKind::Unavailable,
+            ErrorKind::Interrupted,
         ] {
             assert_eq!(ErrorKind::of_http_status(kind.http_status()), Some(kind));
         }

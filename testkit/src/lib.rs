@@ -8,6 +8,7 @@
 //! - [`microvm`]: Debian's kernel ([`debian_kernel`]) with a first process of ours, under QEMU
 //! - [`systemd_host`]: a host with a systemd of its own
 //! - [`nix`]: NixOS hosts and a controller in a rack, with Nix, sshd and systemd of their own
+//! - [`terminal`]: a terminal with a program in it
 //! - [`elsewhere`]: a registry of somebody else
 //! - [`controller`]: the real `cairn`; [`commands`]: every command line of it that is used here
 //! - [`disk`]: what an install left; [`site`]: all of it together; [`demo`]: one real install; [`sweep`]: planted secrets; [`grub_iso`]: something to boot
@@ -47,4 +48,5 @@ pub mod site;
 pub mod sushy;
 pub mod sweep;
 pub mod systemd_host;
+pub mod terminal;
 pub mod wait;

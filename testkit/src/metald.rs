@@ -92,9 +92,16 @@ impl Metald {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut daemon = Daemon::start("metald", &mut command, &self.log())?;
         let ready = self.url("/health");
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         wait::until("metald to answer", Duration::from_secs(60), LOOK, || {
             daemon.check()?;
-            Ok(http::get(&ready).ok().filter(|answer| answer.status == 200))
+            // Over TLS only who knows the certificate can ask; it waits for an answer from there on.
+            let is_up = if self.speaks_tls() {
+                TcpStream::connect(address).is_ok()
+            } else {
+                http::get(&ready).is_ok_and(|answer| answer.status == 200)
+            };
+            Ok(is_up.then_some(()))
         })?;
         self.daemon = Some(daemon);
         Ok(())
@@ -133,7 +140,12 @@ impl Metald {
 
     /// An address of its API.
     pub fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
+        let scheme = if self.speaks_tls() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}{path}", self.port)
+    }
+
+    fn speaks_tls(&self) -> bool {
+        self.environment.iter().any(|(name, value)| name == "UNKEY_METALD_TLS_MODE" && value == "file")
     }
 
     /// Its data directory.
@@ -141,11 +153,17 @@ impl Metald {
         self.work.join("data")
     }
 
-    /// Runs `cairn vm …` against it, as it ends.
-    pub fn try_command(&self, words: &[&str]) -> Result<Output> {
+    /// `cairn vm …` against it, to be started.
+    pub fn prepare(&self, words: &[&str]) -> Result<Command> {
         let mut command = Command::new(environment::cairn()?);
         command.arg("vm").args(words).args(["--token-file"]).arg(self.data().join("operator.token"));
         command.env("CAIRN_URL", self.url("")).stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Runs `cairn vm …` against it, as it ends.
+    pub fn try_command(&self, words: &[&str]) -> Result<Output> {
+        let mut command = self.prepare(words)?;
         command.output().with_context(|| format!("start cairn vm {}", words.join(" ")))
     }
 

@@ -246,6 +246,13 @@ const SCENARIOS: &[Scenario] = &[
         run: vm::life::boots_is_reached_and_leaves_nothing,
     },
     Scenario {
+        name: "vm-tls",
+        tier: Tier::Quick,
+        network: Network::Own,
+        needs: vm::tls::NEEDS,
+        run: vm::tls::is_changed_while_it_runs,
+    },
+    Scenario {
         name: "vm-kills",
         tier: Tier::Quick,
         network: Network::Own,

@@ -1,7 +1,8 @@
 //! TLS of the server, with a certificate that can be exchanged while it runs.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
@@ -88,6 +89,21 @@ impl fmt::Debug for Tls {
     }
 }
 
+/// Mode bits of those who are neither a file's owner nor of its group.
+const OTHERS: u32 = 0o007;
+
+/// A key that everybody on this host can read is no secret. It is taken all the same, for volumes of containers show their
+/// files like that, and it is said each time.
+fn warn_of_readers(key: &Path) {
+    let mode = std::fs::metadata(key).map(|metadata| metadata.mode());
+    if let Ok(mode) = mode
+        && mode & OTHERS != 0
+    {
+        let mode = format!("{:04o}", mode & 0o7777);
+        tracing::warn!(key = %key.display(), mode, "everybody on this host can get at the private key: chmod 0600");
+    }
+}
+
 fn read(files: &TlsFiles) -> Result<Arc<CertifiedKey>, TlsError> {
     let unreadable = |source| TlsError::Certificate { path: files.certificate.clone(), source };
     let chain: Vec<CertificateDer<'static>> =
@@ -97,6 +113,7 @@ fn read(files: &TlsFiles) -> Result<Arc<CertifiedKey>, TlsError> {
     }
     let key =
         PrivateKeyDer::from_pem_file(&files.key).map_err(|source| TlsError::Key { path: files.key.clone(), source })?;
+    warn_of_readers(&files.key);
     CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider())
         .map(Arc::new)
         .map_err(|source| TlsError::Pair { certificate: files.certificate.clone(), key: files.key.clone(), source })

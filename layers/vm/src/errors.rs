@@ -67,4 +67,6 @@ codes! {
     VM_LOST = "vm_lost";
     /// Only this machine may ask for this.
     LOOPBACK_ONLY = "loopback_only";
+    /// A signal ended a command that goes on until it is ended.
+    INTERRUPTED = "interrupted";
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use testkit::metald::{LOOK, Metald, NEEDS as METALD, Outside, PATIENCE, PORT, PRIVATE, PUBLIC, ask, shell};
+use testkit::terminal::Terminal;
 use testkit::wait;
 
 use super::count::{count, nothing_left};
@@ -68,6 +69,7 @@ pub(crate) fn boots_is_reached_and_leaves_nothing(work: &Path) -> Result<()> {
         }
     }
     reached(&metald)?;
+    typed_to(&metald)?;
     jailed(&metald)?;
     stands_still_and_goes_on(&metald)?;
     ends(&metald)?;
@@ -95,6 +97,31 @@ fn reached(metald: &Metald) -> Result<()> {
     let through = Outside::ask("http://198.51.100.1:20080/")?;
     ensure!(through.contains("hello from the guest"), "from outside: {through}");
     Ok(())
+}
+
+/// At a terminal every key is the guest's until Ctrl-], and the terminal is as before, however the console ends.
+fn typed_to(metald: &Metald) -> Result<()> {
+    let mut terminal = Terminal::start(&mut metald.prepare(&["console", "life-a"])?)?;
+    terminal.wait_text("Ctrl-] ends")?;
+    ensure!(terminal.is_raw()?, "keys are not the guest's");
+    terminal.wait_text("all tried")?;
+    // The guest's own terminal gives back what is typed.
+    terminal.press(b"knock-knock\r")?;
+    metald.wait_console("life-a", "knock-knock")?;
+    terminal.wait_text("knock-knock")?;
+    // Ctrl-C is the guest's too; what is after Ctrl-] is nobody's.
+    terminal.press(b"\x1dnobody")?;
+    let ended = terminal.wait()?;
+    ensure!(ended.success() && !terminal.is_raw()?, "Ctrl-] ended it with {ended}: {}", terminal.text());
+    let mut terminal = Terminal::start(&mut metald.prepare(&["console", "life-a"])?)?;
+    terminal.wait_text("Ctrl-] ends")?;
+    terminal.terminate()?;
+    let ended = terminal.wait()?;
+    ensure!(ended.code() == Some(130) && !terminal.is_raw()?, "a signal ended it with {ended}: {}", terminal.text());
+    let mut follow = Terminal::start(&mut metald.prepare(&["logs", "life-a", "--follow"])?)?;
+    follow.wait_text("knock-knock")?;
+    follow.terminate()?;
+    follow.wait().map(drop)
 }
 
 /// Its process has a user of its own, no capabilities, another network, and a filter on its system calls.

@@ -6,3 +6,4 @@ pub(crate) mod jail;
 pub(crate) mod kills;
 pub(crate) mod life;
 pub(crate) mod steps;
+pub(crate) mod tls;

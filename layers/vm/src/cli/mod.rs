@@ -87,7 +87,7 @@ What steers a terminal is shown and not obeyed, unless --raw is given.")]
     #[command(after_help = "Example:
   cairn vm console web-1
 
-Lines are sent as they are entered. Ctrl-C ends this command, not the guest.")]
+At a terminal every key goes to the guest, and Ctrl-] ends this command. Otherwise lines are sent as they come.")]
     Console(life::One),
     /// Show what happened to a VM, or to all of them
     #[command(after_help = "Examples:
