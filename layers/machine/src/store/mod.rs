@@ -212,14 +212,13 @@ impl MachineStore {
 
     /// The last deployments of a machine, or of all of them, the newest first.
     pub async fn history(&self, machine: Option<&MachineName>, limit: u32) -> Result<Vec<Deployment>, Error> {
-        let rows = sqlx::query(
-            "SELECT * FROM machine_deployments WHERE $1 = '' OR machine = $1 ORDER BY id DESC LIMIT $2",
-        )
-        .bind(machine.map_or("", MachineName::as_str))
-        .bind(i64::from(limit))
-        .fetch_all(self.store.reader())
-        .await
-        .map_err(doing("read the history"))?;
+        let rows =
+            sqlx::query("SELECT * FROM machine_deployments WHERE $1 = '' OR machine = $1 ORDER BY id DESC LIMIT $2")
+                .bind(machine.map_or("", MachineName::as_str))
+                .bind(i64::from(limit))
+                .fetch_all(self.store.reader())
+                .await
+                .map_err(doing("read the history"))?;
         rows.iter().map(deployment).collect()
     }
 
