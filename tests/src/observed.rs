@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use testkit::wait;
 
 use crate::scripted::bmc::{Bmc, SYSTEMS};
 use crate::scripted::floor::{Floor, maintenance_iso};
@@ -93,7 +95,12 @@ pub(crate) fn metrics(work: &Path) -> Result<()> {
     guest.power_off(&bmc)?;
     floor.wait_complete(&job)?;
     ensure!(guest.first_boot()?.status == 204, "first boot");
-    let after = floor.metrics()?;
+    // Gauges of the storage are brought up to date now and then.
+    let after =
+        wait::until("the registry counts its blobs", Duration::from_secs(60), Duration::from_millis(200), || {
+            let metrics = floor.metrics()?;
+            Ok(metrics.sum("registry_blob_count", &[]).is_some_and(|count| count > 0.0).then_some(metrics))
+        })?;
     present(&after)?;
     promtool(&after)?;
     counted(&fresh, &after)?;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ impl Reserve {
             if self.0.exists() || free < KEPT + LEFT_FREE {
                 return Ok(());
             }
-            let file = File::create(&self.0)?;
+            let file = File::options().write(true).create_new(true).mode(0o600).open(&self.0)?;
             rustix::fs::fallocate(file.as_fd(), FallocateFlags::empty(), 0, KEPT)?;
             file.sync_all()
         };
