@@ -19,6 +19,7 @@ pub(crate) const PACKAGES: &[(&str, &str)] = &[
     ("fdisk", "sfdisk: reading partition tables back"),
     ("gdisk", "sgdisk: the partition step"),
     ("genisoimage", "isoinfo: reading the task ISO back"),
+    ("git", "repositories of the machine layer, and git http-backend that they are served with"),
     ("grub-common", "grub-mkrescue, grub-mkimage"),
     ("grub-efi-amd64-bin", "boot loader for UEFI"),
     ("grub-pc-bin", "boot loader for BIOS"),

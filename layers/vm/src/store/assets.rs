@@ -1,9 +1,8 @@
 //! Assets.
 
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use store::Columns;
 
-use super::rows::{parsed, time};
 use super::{Error, VmStore, doing};
 use crate::model::{Asset, AssetName};
 
@@ -56,11 +55,12 @@ impl VmStore {
 }
 
 fn asset_row(row: &SqliteRow) -> Result<Asset, Error> {
+    let columns = Columns::new("vm_assets", row);
     Ok(Asset {
-        name: parsed("vm_assets", "name", &row.get::<String, _>(0))?,
-        kind: parsed("vm_assets", "kind", &row.get::<String, _>(1))?,
-        sha256: row.get(2),
-        size: u64::try_from(row.get::<i64, _>(3)).unwrap_or_default(),
-        created_at: time("vm_assets", "created_at", row.get(4))?,
+        name: columns.word("name")?,
+        kind: columns.word("kind")?,
+        sha256: columns.get("sha256")?,
+        size: columns.number("size")?,
+        created_at: columns.time("created_at")?,
     })
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 use sqlx::Row;
-use store::{Migration, Store, StoreError};
+use store::{Columns, Migration, QueryError, Store, StoreError};
 
 use crate::model::{Event, Mapping, Port, Protocol, Slot, Vm, VmId};
 use rows::vm_row;
@@ -28,34 +28,21 @@ const KEPT_EVENTS_IN_ALL: i64 = 100_000;
 /// The database did not do as it was told.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A statement failed.
-    #[error("cannot {doing}")]
-    Sql {
-        /// What was being done.
-        doing: &'static str,
-        /// The driver's word.
-        #[source]
-        source: sqlx::Error,
-    },
-    /// A transaction could not be opened.
+    /// A statement failed, or a row is none that this program writes.
     #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A stored value is none that this program writes.
-    #[error("cannot read {column} of a row in {table}: {problem}")]
-    Row {
-        /// Table.
-        table: &'static str,
-        /// Column.
-        column: &'static str,
-        /// What is wrong.
-        problem: String,
-    },
+    Query(#[from] QueryError),
     /// The row is not as its owner knew it.
     #[error("the row of VM {id} was changed by somebody else")]
     Changed {
         /// Which VM.
         id: VmId,
     },
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Query(error.into())
+    }
 }
 
 impl Error {
@@ -76,7 +63,7 @@ impl Error {
 }
 
 pub(crate) fn doing(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
-    move |source| Error::Sql { doing, source }
+    move |source| Error::Query(store::doing(doing)(source))
 }
 
 /// Why a VM was not admitted.
@@ -169,11 +156,11 @@ impl VmStore {
                 .await
                 .map_err(failed())?;
             if let Some(row) = before {
-                let (known, id): (String, String) = (row.get(0), row.get(1));
-                if known != *fingerprint {
+                let columns = Columns::new("vm_keys", &row);
+                if columns.get::<String>("fingerprint")? != *fingerprint {
                     return Ok(Admission::KeyUsed);
                 }
-                return Ok(Admission::Before(rows::parsed("vm_keys", "vm_id", &id)?));
+                return Ok(Admission::Before(columns.word("vm_id")?));
             }
         }
         let there: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM vms WHERE id = $1")

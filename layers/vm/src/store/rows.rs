@@ -1,75 +1,48 @@
 //! Rows and what they mean.
 
-use std::fmt::Display;
-use std::str::FromStr;
-
-use jiff::Timestamp;
-use serde::de::DeserializeOwned;
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use store::Columns;
 
 use super::{Error, Transaction, doing};
 use crate::model::{Event, Slot, Vm};
-
-/// Reads a text as what it stands for.
-pub(super) fn parsed<T>(table: &'static str, column: &'static str, text: &str) -> Result<T, Error>
-where
-    T: FromStr,
-    T::Err: Display,
-{
-    text.parse().map_err(|error: T::Err| Error::Row { table, column, problem: error.to_string() })
-}
-
-pub(super) fn time(table: &'static str, column: &'static str, microseconds: i64) -> Result<Timestamp, Error> {
-    Timestamp::from_microsecond(microseconds).map_err(|error| Error::Row { table, column, problem: error.to_string() })
-}
-
-fn json<T: DeserializeOwned>(column: &'static str, text: &str) -> Result<T, Error> {
-    serde_json::from_str(text).map_err(|error| Error::Row { table: "vms", column, problem: error.to_string() })
-}
 
 fn text<T: serde::Serialize>(value: &T) -> String {
     // Plain data: nothing in it can fail to be written.
     serde_json::to_string(value).unwrap_or_default()
 }
 
-fn number<T: TryFrom<i64>>(column: &'static str, value: i64) -> Result<T, Error> {
-    T::try_from(value).map_err(|_| Error::Row { table: "vms", column, problem: format!("{value} is out of range") })
-}
-
 pub(super) fn vm_row(row: &SqliteRow) -> Result<Vm, Error> {
-    let get = |column: &'static str| row.get::<String, _>(column);
-    let maybe = |column: &'static str| row.get::<Option<String>, _>(column);
-    let at = |column: &'static str| time("vms", column, row.get(column));
+    let columns = Columns::new("vms", row);
     Ok(Vm {
-        id: parsed("vms", "id", &get("id"))?,
-        customer: parsed("vms", "customer", &get("customer"))?,
-        spec: json("spec", &get("spec"))?,
-        state: parsed("vms", "state", &get("state"))?,
-        reason: get("reason"),
-        failure: maybe("failure").map(|text| json("failure", &text)).transpose()?,
-        backend: maybe("backend").map(|text| parsed("vms", "backend", &text)).transpose()?,
-        slot: Slot(number("slot", row.get("slot"))?),
-        mappings: json("mappings", &get("mappings"))?,
-        boot_id: maybe("boot_id"),
-        unattended: row.get::<i64, _>("unattended") != 0,
-        restarts: number("restarts", row.get("restarts"))?,
-        started_at: row.get::<Option<i64>, _>("started_at").map(|at| time("vms", "started_at", at)).transpose()?,
-        generation: row.get("generation"),
-        created_at: at("created_at")?,
-        updated_at: at("updated_at")?,
-        operation: maybe("operation").map(|text| json("operation", &text)).transpose()?,
+        id: columns.word("id")?,
+        customer: columns.word("customer")?,
+        spec: columns.json("spec")?,
+        state: columns.word("state")?,
+        reason: columns.get("reason")?,
+        failure: columns.optional_json("failure")?,
+        backend: columns.optional_word("backend")?,
+        slot: Slot(columns.number("slot")?),
+        mappings: columns.json("mappings")?,
+        boot_id: columns.get("boot_id")?,
+        unattended: columns.flag("unattended")?,
+        restarts: columns.number("restarts")?,
+        started_at: columns.optional_time("started_at")?,
+        generation: columns.get("generation")?,
+        created_at: columns.time("created_at")?,
+        updated_at: columns.time("updated_at")?,
+        operation: columns.optional_json("operation")?,
     })
 }
 
 pub(super) fn event_row(row: &SqliteRow) -> Result<Event, Error> {
+    let columns = Columns::new("vm_events", row);
     Ok(Event {
-        id: row.get(0),
-        vm_id: parsed("vm_events", "vm_id", &row.get::<String, _>(1))?,
-        time: time("vm_events", "time", row.get(2))?,
-        kind: row.get(3),
-        state: row.get(4),
-        message: row.get(5),
+        id: columns.get("id")?,
+        vm_id: columns.word("vm_id")?,
+        time: columns.time("time")?,
+        kind: columns.get("kind")?,
+        state: columns.get("state")?,
+        message: columns.get("message")?,
     })
 }
 

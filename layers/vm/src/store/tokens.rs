@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
-use store::{Migration, Store};
+use store::{Columns, Migration, Store};
 
 use super::{Error, doing};
 use crate::access::{Token, TokenId};
@@ -91,26 +91,15 @@ impl TokenStore {
 }
 
 fn read(row: &SqliteRow) -> Result<Token, Error> {
-    let wrong = |column, problem: String| Error::Row { table: "vm_tokens", column, problem };
-    let time = |column: &'static str| {
-        let value: Option<i64> = row.get(column);
-        value.map(Timestamp::from_microsecond).transpose().map_err(|error| wrong(column, error.to_string()))
-    };
-    let customer: Option<String> = row.get("customer");
+    let columns = Columns::new("vm_tokens", row);
     Ok(Token {
-        id: row
-            .get::<String, _>("id")
-            .parse()
-            .map_err(|error: crate::model::InvalidName| wrong("id", error.to_string()))?,
-        name: row.get("name"),
-        customer: customer
-            .map(|customer| customer.parse())
-            .transpose()
-            .map_err(|error: crate::model::InvalidName| wrong("customer", error.to_string()))?,
-        created_at: time("created_at")?.unwrap_or_default(),
-        created_by: row.get("created_by"),
-        expires_at: time("expires_at")?,
-        last_used_at: time("last_used_at")?,
-        revoked_at: time("revoked_at")?,
+        id: columns.word("id")?,
+        name: columns.get("name")?,
+        customer: columns.optional_word("customer")?,
+        created_at: columns.time("created_at")?,
+        created_by: columns.get("created_by")?,
+        expires_at: columns.optional_time("expires_at")?,
+        last_used_at: columns.optional_time("last_used_at")?,
+        revoked_at: columns.optional_time("revoked_at")?,
     })
 }
